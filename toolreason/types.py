@@ -1,0 +1,293 @@
+"""The nouns. Everything that is stored is one of these, frozen; what can be derived is a property.
+
+Reading order: a `Problem` is rolled out by a strategy with a policy into a `Trajectory`, which is a row of `Segment`s, each
+with its `Source`. A tool segment carries its `Cell`. A verifier adds the `Verdict`.
+
+All of them round-trip through JSON (`to_json`, `from_json`) and through LangGraph's checkpointers under strict msgpack. Both
+turn tuples into lists, so every tuple field is coerced on birth.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from functools import cache
+from typing import Any, Self, TypeVar
+
+T = TypeVar("T")
+
+
+class Source(StrEnum):
+    """Who wrote these tokens. Set at birth, never inferred from text or role."""
+
+    PROMPT = "prompt"
+    MODEL = "model"
+    HINT = "hint"
+    TOOL = "tool"
+
+
+class StopReason(StrEnum):
+    """Why a rollout ended."""
+
+    ANSWERED = "answered"  # the model gave an answer and ended
+    NO_ANSWER = "no_answer"  # the model ended its turn without one
+    LENGTH = "length"  # the token limit of the rollout
+    TURN_LIMIT = "turn_limit"
+    CALL_LIMIT = "call_limit"
+    CONTEXT_FULL = "context_full"  # the model's own context length
+    ABORTED = "aborted"  # infrastructure failed: neither right nor wrong
+
+
+class Outcome(StrEnum):
+    """How a cell ended. `OK` and `ERROR` keep the state it made; the others leave the session as it was before."""
+
+    OK = "ok"
+    ERROR = "error"  # the code raised
+    TIMEOUT = "timeout"
+    MEMORY = "memory"
+    OUTPUT = "output"  # it printed more than the hard limit
+    CRASHED = "crashed"  # a signal, os._exit, an interpreter crash
+
+    @property
+    def committed(self) -> bool:
+        """Whether the session keeps what the cell did."""
+        return self in (Outcome.OK, Outcome.ERROR)
+
+
+class Judgement(StrEnum):
+    CORRECT = "correct"
+    WRONG = "wrong"
+    UNSCORED = "unscored"  # the verifier could not decide; excluded from every rate
+
+
+class ReferenceKind(StrEnum):
+    """Which verifier decides."""
+
+    MATH = "math"
+    CHOICE = "choice"
+    CODE = "code"
+    GYM = "gym"
+    NONE = "none"  # nothing to compare with: always unscored
+
+
+def _tuples(instance: object, *names: str) -> None:
+    """Turn the lists that JSON and msgpack give back into the tuples that frozen fields need."""
+    for name in names:
+        value = getattr(instance, name)
+        if not isinstance(value, tuple) and value is not None:
+            object.__setattr__(instance, name, tuple(value))
+
+
+def _enum(instance: object, name: str, kind: type[StrEnum]) -> None:
+    value = getattr(instance, name)
+    if value is not None and not isinstance(value, kind):
+        object.__setattr__(instance, name, kind(value))
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What a right answer is measured against.
+
+    `answer` is the gold text (math: LaTeX or a number; choice: the letter). `choices` are the options in order. `tests` are
+    Python statements that raise unless the program is right. `dataset` and `entry` (JSON) name a reasoning-gym item.
+    """
+
+    kind: ReferenceKind = ReferenceKind.NONE
+    answer: str = ""
+    choices: tuple[str, ...] = ()
+    tests: tuple[str, ...] = ()
+    dataset: str = ""
+    entry: str = ""
+
+    def __post_init__(self) -> None:
+        _enum(self, "kind", ReferenceKind)
+        _tuples(self, "choices", "tests")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One question. `attachments` are paths of images or files that go with it."""
+
+    id: str
+    question: str
+    reference: Reference = field(default_factory=Reference)
+    domain: str = "math"
+    attachments: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _tuples(self, "attachments")
+
+
+@dataclass(frozen=True, slots=True)
+class CellResult:
+    """What running one cell gave: data only, as the runner reported it, already truncated.
+
+    `stdout` and `stderr` keep head and tail; `dropped` is the number of characters left out of them together. `value` is the
+    repr of a last expression. `error` is `Type: message`, `traceback` the cell's own lines. `duration_s` is wall time.
+    """
+
+    outcome: Outcome
+    stdout: str = ""
+    stderr: str = ""
+    value: str | None = None
+    error: str | None = None
+    traceback: str = ""
+    dropped: int = 0
+    duration_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        _enum(self, "outcome", Outcome)
+
+    @property
+    def ok(self) -> bool:
+        return self.outcome is Outcome.OK
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A tool call and what came of it. `call_id` keys it: a resumed run never executes it twice."""
+
+    call_id: str
+    code: str
+    result: CellResult
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A run of tokens from one source.
+
+    `token_ids` are the truth and `text` is their decoding; `logprobs` (model segments of engines that report them) are natural
+    logs under the model's own distribution, before temperature and top-p, one per token. Text-only policies leave the ids empty.
+    """
+
+    source: Source
+    text: str
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] | None = None
+    cell: Cell | None = None
+
+    def __post_init__(self) -> None:
+        _enum(self, "source", Source)
+        _tuples(self, "token_ids", "logprobs")
+        if self.logprobs is not None:
+            if self.source is not Source.MODEL:
+                raise ValueError(f"a {self.source} segment has no log-probabilities: only sampled tokens do")
+            if len(self.logprobs) != len(self.token_ids):
+                raise ValueError(f"{len(self.token_ids)} tokens but {len(self.logprobs)} log-probabilities")
+            if not all(math.isfinite(value) for value in self.logprobs):
+                raise ValueError("a log-probability of a sampled token is finite")
+        if (self.cell is not None) != (self.source is Source.TOOL):
+            raise ValueError("a tool segment carries its cell, and no other segment does")
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to draw tokens. `temperature` 0 is greedy. `seed` makes a rollout repeatable where the engine allows it."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0  # 0: all
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        from toolreason.errors import SettingsError
+
+        if not 0 <= self.temperature <= 10:
+            raise SettingsError(f"temperature {self.temperature} is outside 0 to 10")
+        if not 0 < self.top_p <= 1:
+            raise SettingsError(f"top_p {self.top_p} is outside (0, 1]")
+        if self.top_k < 0:
+            raise SettingsError(f"top_k {self.top_k} is negative (0 means all)")
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`answer` is what was extracted from the model's own text; `reason` says why it is wrong or unscored."""
+
+    judgement: Judgement
+    answer: str | None = None
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        _enum(self, "judgement", Judgement)
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """One finished rollout. `sample` numbers the rollouts of one problem; `timings` are seconds by part.
+
+    `faults` are the format faults, by name, one entry per occurrence. `rewards` are parts, each by its own name.
+    """
+
+    id: str
+    problem_id: str
+    strategy: str
+    policy: str
+    segments: tuple[Segment, ...]
+    stop: StopReason
+    sample: int = 0
+    sampling: Sampling = field(default_factory=Sampling)
+    settings: dict[str, Any] = field(default_factory=dict, hash=False)
+    verdict: Verdict | None = None
+    faults: tuple[str, ...] = ()
+    rewards: dict[str, float] = field(default_factory=dict, hash=False)
+    timings: dict[str, float] = field(default_factory=dict, hash=False)
+    error: str | None = None
+
+    def __post_init__(self) -> None:
+        _enum(self, "stop", StopReason)
+        _tuples(self, "segments", "faults")
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        """All ids in order: exactly what the engine was given and gave back."""
+        return tuple(token for segment in self.segments for token in segment.token_ids)
+
+    @property
+    def text(self) -> str:
+        return "".join(segment.text for segment in self.segments)
+
+    @property
+    def response(self) -> str:
+        """Everything after the prompt."""
+        return "".join(s.text for s in self.segments if s.source is not Source.PROMPT)
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        return cells(self.segments)
+
+    def tokens(self, *sources: Source) -> int:
+        """The number of tokens from these sources (all but the prompt if none is named)."""
+        return count_tokens(self.segments, *sources)
+
+    def with_verdict(self, verdict: Verdict) -> Self:
+        return replace(self, verdict=verdict)
+
+
+def cells(segments: Iterable[Segment]) -> tuple[Cell, ...]:
+    return tuple(segment.cell for segment in segments if segment.cell is not None)
+
+
+def count_tokens(segments: Iterable[Segment], *sources: Source) -> int:
+    wanted = sources or (Source.MODEL, Source.HINT, Source.TOOL)
+    return sum(len(segment.token_ids) for segment in segments if segment.source in wanted)
+
+
+@cache
+def _adapter(kind: type[T]) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
+
+
+def to_json(value: object) -> str:
+    """One line of JSON. Lossless: lone surrogates, which JSON readers refuse, never occur in decoded text."""
+    return bytes(_adapter(type(value)).dump_json(value)).decode()
+
+
+def from_json(kind: type[T], text: str | bytes) -> T:
+    """The inverse of `to_json`. Raises pydantic's `ValidationError`, a `ValueError`."""
+    result: T = _adapter(kind).validate_json(text)
+    return result
