@@ -1,0 +1,97 @@
+"""A Hugging Face tokenizer as the exact policies need it: nothing added, nothing cleaned up, nothing skipped."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from toolreason.errors import CapabilityError, SetupError
+from toolreason.policies.base import Message
+from toolreason.types import Segment, Source
+
+MARK = "x7x"  # stands for an assistant's words when the template is asked how it ends a turn
+
+
+class ChatTokenizer:
+    """Renders prompts, encodes and decodes. Safe to call from several threads: the Rust tokenizer under it alone is not.
+
+    `end_ids` are the tokens with which the model ends its turn: those of the model's generation settings (`ends`), and the one
+    that the chat template writes after an assistant's words.
+    """
+
+    def __init__(self, tokenizer: Any, ends: Sequence[int] = (), source: str = "this model") -> None:
+        self._tokenizer = tokenizer
+        self._source = source
+        self._lock = threading.Lock()
+        known = [*ends] or ([tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else [])
+        self.end_ids = frozenset(int(token) for token in [*known, *self._turn_end()])
+
+    def prompt(self, messages: Sequence[Message]) -> Segment:
+        """The prompt segment up to where the model speaks. Raises CapabilityError where there is no chat template."""
+        if not self._tokenizer.chat_template:
+            raise CapabilityError(
+                f"{self._source} has no chat template, so messages cannot be turned into its prompt: "
+                "choose an instruction-tuned model, or put a chat_template.jinja beside its tokenizer"
+            )
+        with self._lock:
+            text = self._tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=True)
+            ids = self._tokenizer.encode(text, add_special_tokens=False)
+        return Segment(Source.PROMPT, self.decode(ids), tuple(ids))
+
+    def encode(self, text: str, *, special: bool = False) -> tuple[int, ...]:
+        """The ids of `text`. Special tokens that it spells stay plain text unless `special`: tool output must not end a turn."""
+        with self._lock:
+            return tuple(self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=not special))
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        with self._lock:
+            text: str = self._tokenizer.decode(
+                list(token_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False, spaces_between_special_tokens=False
+            )
+        return text
+
+    def _turn_end(self) -> list[int]:
+        """The special token that the template writes after an assistant's words, if any."""
+        turns = [{"role": "user", "content": "x"}, {"role": "assistant", "content": MARK}]
+        try:
+            text = self._tokenizer.apply_chat_template(turns, tokenize=False)
+        except Exception:  # no template, or one that refuses these turns
+            return []
+        ids = self._tokenizer.encode(text.rpartition(MARK)[2], add_special_tokens=False)
+        return [ids[0]] if ids and ids[0] in self._tokenizer.all_special_ids else []
+
+
+def load_tokenizer(path: str, *, trust_remote_code: bool = False, gguf_file: str | None = None) -> ChatTokenizer:
+    """The tokenizer of a local directory or hub id (blocking). Raises SetupError where it cannot be loaded."""
+    quiet()
+    from transformers import AutoTokenizer
+
+    options = {"gguf_file": gguf_file} if gguf_file else {}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code, **options)
+    except (OSError, ValueError, ImportError) as error:
+        raise SetupError(f"no tokenizer could be loaded from {path}: {error}") from error
+    return ChatTokenizer(tokenizer, end_tokens(path), source=path)
+
+
+def end_tokens(path: str) -> list[int]:
+    """The end tokens that a local model's generation settings (else its config) name."""
+    for name in ("generation_config.json", "config.json"):
+        file = Path(path) / name
+        if file.is_file():
+            value = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
+            if value is not None:
+                return list(value) if isinstance(value, list) else [value]
+    return []
+
+
+def quiet() -> None:
+    """No telemetry leaves this process, whatever the libraries' defaults are. Called before they are imported."""
+    import os
+
+    for name in ("HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK", "VLLM_NO_USAGE_STATS"):
+        os.environ.setdefault(name, "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # ours are short texts, and forks follow
