@@ -1,0 +1,76 @@
+"""A language model reasons with tools it runs in a sandbox, and every token is kept exactly as it was sampled.
+
+    import toolreason
+    print(toolreason.solve("What is 2**64 mod 97?").response)
+
+Heavy parts load when they are first used: importing this package loads no torch, vllm, transformers or docker.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from toolreason.types import (
+    Cell,
+    CellResult,
+    Judgement,
+    Outcome,
+    Problem,
+    Reference,
+    ReferenceKind,
+    Sampling,
+    Segment,
+    Source,
+    StopReason,
+    Trajectory,
+    Verdict,
+)
+
+if TYPE_CHECKING:
+    from toolreason.collect import collect
+    from toolreason.execution import SessionBook, open_sandbox
+    from toolreason.policies import open_policy
+    from toolreason.rollout import rollout, solve
+    from toolreason.verify import Verifier
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Cell",
+    "CellResult",
+    "Judgement",
+    "Outcome",
+    "Problem",
+    "Reference",
+    "ReferenceKind",
+    "Sampling",
+    "Segment",
+    "SessionBook",
+    "Source",
+    "StopReason",
+    "Trajectory",
+    "Verdict",
+    "Verifier",
+    "collect",
+    "open_policy",
+    "open_sandbox",
+    "rollout",
+    "solve",
+]
+
+_LATE = {
+    "SessionBook": "toolreason.execution",
+    "Verifier": "toolreason.verify",
+    "collect": "toolreason.collect",
+    "open_policy": "toolreason.policies",
+    "open_sandbox": "toolreason.execution",
+    "rollout": "toolreason.rollout",
+    "solve": "toolreason.rollout",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATE:
+        return getattr(import_module(_LATE[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

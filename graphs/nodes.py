@@ -1,0 +1,218 @@
+"""The nodes that the rollout graphs share: begin, think, act, hint, end, and the route between them.
+
+Each node carries out one action of the strategy's decision. The decision is pure, so the route computes it to choose the node and
+the node computes it again to learn the details. Whatever is sampled or inserted is appended; only the end of the last segment is
+ever taken back, by whole tokens, before a hint or a result goes there.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypedDict
+
+from langgraph.runtime import Runtime
+from langgraph.types import RetryPolicy
+
+from toolreason import formats, tokens
+from toolreason.errors import CapabilityError, PolicyError, SandboxError
+from toolreason.graphs.state import RolloutContext, RolloutState, trajectory
+from toolreason.policies.base import Completion, Finish, Policy
+from toolreason.strategies import prompts
+from toolreason.strategies.base import Act, Action, Decide, End, Insert, SettingsT, Think, View, as_dict
+from toolreason.types import Cell, Segment, Source, cells
+
+TRY_AGAIN = (RetryPolicy(max_attempts=3, retry_on=(PolicyError, SandboxError)),)
+SEED_STRIDE = 1_009  # turns of one rollout draw with different seeds, rollouts with neighbouring seeds do not share them
+
+
+class Event(TypedDict, total=False):
+    """What the custom stream carries. kind: "text" (source, text), "call" (call_id, code), "result" (call_id, outcome) or
+    "cut" (characters taken back from the end of what was streamed)."""
+
+    kind: str
+    source: str
+    text: str
+    call_id: str
+    code: str
+    outcome: str
+    characters: int
+
+
+@dataclass(frozen=True)
+class Nodes(Generic[SettingsT]):
+    """The nodes of one strategy. `wording` names its prompt, `written` the format that its faults are read by."""
+
+    strategy: str
+    decide: Decide[SettingsT]
+    settings: SettingsT
+    wording: str
+    written: formats.Format
+
+    def route(self, state: RolloutState) -> str:
+        match self.decide(_view(state), self.settings):
+            case Think():
+                return "think"
+            case Act():
+                return "act"
+            case Insert():
+                return "hint"
+            case End():
+                return "end"
+
+    async def begin(self, state: RolloutState, runtime: Runtime[RolloutContext]) -> RolloutState:
+        messages = prompts.messages(state["problem"], self.wording, self.settings.system)
+        segment = runtime.context.policy.prompt(messages)
+        key = state.get("key") or uuid.uuid4().hex
+        return {"key": key, "segments": [segment], "timings": {"started": time.time()}, **_nothing_said()}
+
+    async def think(self, state: RolloutState, runtime: Runtime[RolloutContext]) -> RolloutState:
+        action = self._action(state, Think)
+        view = _view(state)
+        started = time.perf_counter()
+        completion = await self._sample(view, action, runtime)
+        segments = list(view.segments)
+        if completion.token_ids or completion.text:
+            segments.append(_spoken(runtime.context.policy, segments, completion))
+        return {
+            "segments": segments,
+            "finish": completion.finish,
+            "stop_string": completion.stop,
+            "end_characters": _end_characters(runtime.context.policy, segments[-1], completion),
+            "timings": _spent(state, "sample", started),
+        }
+
+    async def _sample(self, view: View, action: Think, runtime: Runtime[RolloutContext]) -> Completion:
+        """One call of the policy; what it streamed is taken back from the stream if it fails, since it is tried again."""
+        context, streamed = runtime.context, 0
+
+        def on_text(text: str) -> None:
+            nonlocal streamed
+            streamed += len(text)
+            runtime.stream_writer(Event(kind="text", source=Source.MODEL.value, text=text))
+
+        try:
+            return await context.policy.sample(
+                view.segments,
+                context.sampling,
+                max_tokens=view.left(self.settings),
+                stop=action.stops,
+                seed=context.sampling.seed * SEED_STRIDE + view.turns,
+                on_text=on_text,
+            )
+        except PolicyError:
+            runtime.stream_writer(Event(kind="cut", characters=streamed))
+            raise
+
+    async def act(self, state: RolloutState, runtime: Runtime[RolloutContext]) -> RolloutState:
+        action = self._action(state, Act)
+        sessions = runtime.context.sessions
+        if sessions is None:
+            raise CapabilityError(f"strategy {self.strategy!r} runs code: give its context `sessions`, e.g. a SessionBook")
+        segments = _take_back(state, runtime, len(state["segments"][-1].text) - state.get("end_characters", 0))
+        done = cells(segments)
+        call_id = f"{state['key']}:{len(done)}"
+        runtime.stream_writer(Event(kind="call", call_id=call_id, code=action.code))
+        started = time.perf_counter()
+        result = await sessions.run(
+            state["key"],
+            call_id,
+            action.code,
+            history=[(cell.call_id, cell.code) for cell in done if cell.result.outcome.committed],
+            stateful=bool(getattr(self.settings, "stateful", True)),
+            timeout_s=getattr(self.settings, "cell_timeout_s", None),
+        )
+        runtime.stream_writer(Event(kind="result", call_id=call_id, outcome=result.outcome.value))
+        text = self.written.result(result, formats.tail(segments))
+        cell = Cell(call_id, action.code, result)
+        segments.append(_inserted(runtime, segments, text, Source.TOOL, cell))
+        return {"segments": segments, "timings": _spent(state, "tool", started), **_nothing_said()}
+
+    async def hint(self, state: RolloutState, runtime: Runtime[RolloutContext]) -> RolloutState:
+        action = self._action(state, Insert)
+        policy = runtime.context.policy
+        if not policy.exact:
+            raise CapabilityError(
+                f"strategy {self.strategy!r} writes hints into the model's own text, which {policy.name} cannot continue: "
+                "use an exact policy, `vllm:URL` or `transformers:NAME`"
+            )
+        segments = _take_back(state, runtime, action.cut_at)
+        segments.append(_inserted(runtime, segments, action.text, Source.HINT))
+        return {"segments": segments, **_nothing_said()}
+
+    async def end(self, state: RolloutState, runtime: Runtime[RolloutContext]) -> RolloutState:
+        action = self._action(state, End)
+        if runtime.context.sessions is not None:
+            await runtime.context.sessions.release(state["key"])
+        faults = self.written.faults(state["segments"])
+        finished = trajectory(state, runtime.context, self.strategy, as_dict(self.settings), action.reason, faults=faults)
+        return {"stop": action.reason, "trajectory": finished}
+
+    def _action(self, state: RolloutState, kind: type[Any]) -> Any:
+        action: Action = self.decide(_view(state), self.settings)
+        assert isinstance(action, kind), f"the graph of {self.strategy!r} routes {action} to the node for {kind.__name__}"
+        return action
+
+
+def _view(state: RolloutState) -> View:
+    segments = tuple(state.get("segments", ()))
+    return View(segments, state.get("finish"), state.get("stop_string"), state.get("end_characters", 0))
+
+
+def _nothing_said() -> RolloutState:
+    """The last segment is not the model's any more."""
+    return {"finish": None, "stop_string": None, "end_characters": 0}
+
+
+def _spent(state: RolloutState, part: str, started: float) -> dict[str, float]:
+    timings = dict(state.get("timings", {}))
+    timings[part] = timings.get(part, 0.0) + time.perf_counter() - started
+    return timings
+
+
+def _history(segments: list[Segment]) -> tuple[int, ...]:
+    """The last few ids: what a decoder may have to look at."""
+    ids = [token for segment in segments[-2:] for token in segment.token_ids]
+    return tuple(ids[-tokens.CONTEXT :])
+
+
+def _spoken(policy: Policy, segments: list[Segment], completion: Completion) -> Segment:
+    """The model segment, its text as it reads after what stood before."""
+    segment = completion.segment()
+    if not policy.exact:
+        return segment
+    return replace(segment, text=tokens.text_after(policy.decode, _history(segments), segment.token_ids))
+
+
+def _end_characters(policy: Policy, segment: Segment, completion: Completion) -> int:
+    if completion.finish is not Finish.END or not segment.token_ids:
+        return 0
+    return len(segment.text) - len(tokens.drop_last(policy.decode, segment).text)
+
+
+def _take_back(state: RolloutState, runtime: Runtime[RolloutContext], cut_at: int | None) -> list[Segment]:
+    """The segments, the last one without an end token and cut at this character, on a token boundary."""
+    segments, decode = list(state["segments"]), runtime.context.policy.decode
+    if cut_at is None:
+        return segments
+    whole = kept = segments.pop()
+    if state.get("finish") is Finish.END and whole.token_ids:
+        kept = tokens.drop_last(decode, kept)
+    kept = tokens.cut(decode, kept, cut_at)
+    if kept.text != whole.text:
+        runtime.stream_writer(Event(kind="cut", characters=len(whole.text) - len(kept.text)))
+    return [*segments, kept] if kept.text or kept.token_ids else segments
+
+
+def _inserted(
+    runtime: Runtime[RolloutContext], segments: list[Segment], text: str, source: Source, cell: Cell | None = None
+) -> Segment:
+    """A hint or a result: encoded once, on its own; its text is what its ids read as after what stood before."""
+    policy = runtime.context.policy
+    ids: tuple[int, ...] = ()
+    if policy.exact:
+        ids = policy.encode(text)
+        text = tokens.text_after(policy.decode, _history(segments), ids)
+    runtime.stream_writer(Event(kind="text", source=source.value, text=text))
+    return Segment(source, text, ids, cell=cell)

@@ -1,0 +1,99 @@
+"""One rollout from problem to trajectory: the shortest way to run a strategy, and what collections run many of."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, cast
+
+from toolreason.errors import InfrastructureError
+from toolreason.execution.base import Sessions
+from toolreason.graphs.nodes import Event
+from toolreason.graphs.state import RolloutContext, RolloutState, trajectory
+from toolreason.policies.base import Policy
+from toolreason.strategies.base import Settings, Strategy, as_dict, load
+from toolreason.types import Problem, Reference, ReferenceKind, Sampling, StopReason, Trajectory
+
+if TYPE_CHECKING:
+    from langgraph.graph.state import CompiledStateGraph
+
+
+async def rollout(
+    problem: Problem,
+    *,
+    strategy: Strategy[Any] | str,
+    policy: Policy,
+    sessions: Sessions | None = None,
+    sampling: Sampling | None = None,
+    settings: Settings | None = None,
+    sample: int = 0,
+    on_event: Callable[[Event], None] | None = None,
+) -> Trajectory:
+    """Run a strategy on a problem. The verdict is not part of it: a verifier adds it.
+
+    Raises InputError when the policy or the settings do not fit the strategy. A part that fails and goes on failing gives a
+    trajectory with `StopReason.ABORTED`, its `error`, and the segments up to there. Cancellation ends the rollout's session.
+    """
+    plan = load(strategy) if isinstance(strategy, str) else strategy
+    chosen = settings if settings is not None else plan.settings()
+    context = RolloutContext(policy, sessions, sampling or Sampling())
+    state: RolloutState = {"problem": problem, "sample": sample, "key": uuid.uuid4().hex}
+    graph = _compiled(plan, chosen)
+    limit = {"recursion_limit": 4 * chosen.max_turns + 10}
+    try:
+        async for mode, event in graph.astream(dict(state), limit, context=context, stream_mode=["custom", "values"]):
+            if mode == "values":
+                state = cast(RolloutState, event)
+            elif on_event is not None:
+                on_event(cast(Event, event))
+    except InfrastructureError as error:
+        told = f"{type(error).__name__}: {error}"
+        return trajectory(state, context, plan.name, as_dict(chosen), StopReason.ABORTED, error=told)
+    finally:
+        if sessions is not None:
+            await sessions.release(state["key"])
+    return state["trajectory"]
+
+
+def solve(
+    question: str,
+    *,
+    answer: str | None = None,
+    strategy: str = "hint_infer",
+    policy: str = "transformers:qwen2.5-coder-0.5b-instruct",
+    sandbox: str = "docker",
+    sampling: Sampling | None = None,
+    settings: Settings | None = None,
+) -> Trajectory:
+    """Answer one question: the synchronous door. Opens the policy and the sandbox by name, and closes both.
+
+    With `answer`, the gold answer in LaTeX or as a number, the trajectory has its verdict. Raises SetupError when the model or the
+    sandbox's image is missing, InputError for a wrong setting; see `rollout` for the rest. Not for use inside an event loop.
+    """
+    reference = Reference(ReferenceKind.MATH, answer) if answer is not None else Reference()
+    return asyncio.run(_solve(Problem("question", question, reference), strategy, policy, sandbox, sampling, settings))
+
+
+async def _solve(
+    problem: Problem, strategy: str, policy: str, sandbox: str, sampling: Sampling | None, settings: Settings | None
+) -> Trajectory:
+    from toolreason.execution import SessionBook, open_sandbox
+    from toolreason.policies import open_policy
+    from toolreason.verify import Verifier
+
+    engine = await open_policy(policy)
+    try:
+        async with open_sandbox(sandbox) as box, Verifier(sandbox=box) as verifier:
+            done = await rollout(
+                problem, strategy=strategy, policy=engine, sessions=SessionBook(box), sampling=sampling, settings=settings
+            )
+            return done.with_verdict(await verifier(problem, done)) if problem.reference.answer else done
+    finally:
+        await engine.aclose()
+
+
+@lru_cache(maxsize=32)
+def _compiled(strategy: Strategy[Any], settings: Settings) -> CompiledStateGraph[Any, Any, Any, Any]:
+    return strategy.build(settings).compile(name=strategy.name)

@@ -1,0 +1,186 @@
+"""What a strategy is: settings, one pure decision, and the graph that carries it out.
+
+The decision looks at the rollout so far and names the next action. It is a plain function, so that it can be tested, read beside
+the paper, and computed again after a resume with the same result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+from toolreason import formats
+from toolreason.errors import SettingsError
+from toolreason.policies.base import Finish
+from toolreason.types import Segment, Source, StopReason, _tuples, cells, count_tokens
+
+if TYPE_CHECKING:
+    from langgraph.graph import StateGraph
+
+ENTRY_POINTS = "toolreason.strategies"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What every strategy has. `max_tokens` counts everything after the prompt: model, hint and tool tokens.
+
+    `max_turns` bounds the number of times the model is asked to go on. `system` replaces the strategy's own system prompt.
+    """
+
+    max_tokens: int = 1024
+    max_turns: int = 16
+    system: str | None = None
+
+    def __post_init__(self) -> None:
+        at_least(self, 1, "max_tokens", "max_turns")
+
+
+def at_least(settings: object, least: float, *names: str) -> None:
+    """Raise SettingsError for the first of these fields that is below `least`."""
+    for name in names:
+        if getattr(settings, name) < least:
+            raise SettingsError(f"{name} is {getattr(settings, name)}, it has to be at least {least}")
+
+
+SettingsT = TypeVar("SettingsT", bound=Settings)
+SettingsIn = TypeVar("SettingsIn", bound=Settings, contravariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """The rollout so far. `finish` and `stop` say how the last model segment ended; None when the last segment is not the model's.
+
+    `end_characters` is the length of the end token's text at the end of the last segment (0: no end token there).
+    """
+
+    segments: tuple[Segment, ...]
+    finish: Finish | None = None
+    stop: str | None = None
+    end_characters: int = 0
+
+    def __post_init__(self) -> None:
+        _tuples(self, "segments")
+
+    @property
+    def turns(self) -> int:
+        return sum(segment.source is Source.MODEL for segment in self.segments)
+
+    @property
+    def calls(self) -> int:
+        return len(cells(self.segments))
+
+    @property
+    def hinted(self) -> bool:
+        return any(segment.source is Source.HINT for segment in self.segments)
+
+    @property
+    def tail(self) -> str:
+        """The text since the last result, without an end token."""
+        text = formats.tail(self.segments)
+        return text[: len(text) - self.end_characters]
+
+    @property
+    def own_text(self) -> str:
+        return formats.own_text(self.segments)
+
+    def left(self, settings: Settings) -> int:
+        """How many tokens the rollout may still have."""
+        return settings.max_tokens - count_tokens(self.segments)
+
+
+@dataclass(frozen=True, slots=True)
+class Think:
+    """Let the model go on, until one of `stops` or its own end."""
+
+    stops: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Act:
+    """Run this code and insert its result. An end token after the call is taken back."""
+
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Insert:
+    """Write this hint. `cut_at` is the character of the last segment before which it goes; what stands there is taken back.
+
+    None: after everything that was said.
+    """
+
+    text: str
+    cut_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    reason: StopReason
+
+
+Action = Think | Act | Insert | End
+
+
+class Decide(Protocol[SettingsIn]):
+    def __call__(self, view: View, settings: SettingsIn) -> Action: ...
+
+
+def limit(view: View, settings: Settings) -> End | None:
+    """The limit that ends this rollout before the model may go on, if one does."""
+    if view.finish is Finish.CONTEXT:
+        return End(StopReason.CONTEXT_FULL)
+    if view.finish is Finish.LENGTH or view.left(settings) <= 0:
+        return End(StopReason.LENGTH)
+    if view.turns >= settings.max_turns:
+        return End(StopReason.TURN_LIMIT)
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Strategy(Generic[SettingsT]):
+    """A named way to reason. `build(settings)` gives its state graph, not yet compiled: add your own checkpointer."""
+
+    name: str
+    settings: type[SettingsT]
+    build: Callable[[SettingsT], StateGraph[Any, Any, Any, Any]]
+
+
+def names() -> list[str]:
+    """The strategies installed here: ours and those of other packages."""
+    return sorted({point.name for point in entry_points(group=ENTRY_POINTS)})
+
+
+def load(name: str) -> Strategy[Any]:
+    """The strategy of this name, through the entry-point group `toolreason.strategies`. Raises SettingsError."""
+    for point in entry_points(group=ENTRY_POINTS, name=name):
+        strategy = point.load()
+        if not isinstance(strategy, Strategy):
+            raise SettingsError(f"entry point {point.value} of strategy {name!r} is no toolreason Strategy")
+        return strategy
+    raise SettingsError(f"no strategy {name!r}; there are: {', '.join(names())}")
+
+
+def parse_settings(kind: type[SettingsT], pairs: Sequence[str]) -> SettingsT:
+    """Settings from `key=value` texts. Raises SettingsError naming the field and what it takes."""
+    from pydantic import TypeAdapter, ValidationError
+
+    known = [field.name for field in fields(kind)]
+    values: dict[str, str] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or key not in known:
+            raise SettingsError(f"{pair!r} is no key=value of {kind.__name__}; keys are: {', '.join(known)}")
+        values[key] = value
+    try:
+        return TypeAdapter(kind).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"]) or kind.__name__
+        raise SettingsError(f"{place}: {first['msg']} (got {first['input']!r})") from error
+
+
+def as_dict(settings: Settings) -> dict[str, Any]:
+    """The settings as they are stored with a trajectory."""
+    return asdict(settings)
