@@ -1,0 +1,219 @@
+"""Trajectories for human eyes, coloured by source. What a model wrote is data here: no terminal escape and no markup in it acts."""
+
+from __future__ import annotations
+
+import io
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from toolreason.stats import Paired, Summary
+from toolreason.types import Judgement, Outcome, Segment, Source, StopReason, Trajectory
+
+STYLES = {Source.PROMPT: "dim", Source.MODEL: "", Source.HINT: "bold magenta", Source.TOOL: "cyan"}
+ERROR, SPECIAL = "red", "dim"
+JUDGEMENTS = {Judgement.CORRECT: "bold green", Judgement.WRONG: "bold red", Judgement.UNSCORED: "yellow"}
+SPECIAL_TOKEN = re.compile(r"<\|[^|<>\s]{1,40}\|>|</?s>")
+HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, bidi and zero-width marks, lone surrogates, odd line ends
+
+
+def visible(text: str) -> str:
+    """`text` with every character that could act on a terminal, or hide in it, replaced by a sign for it."""
+    return "".join(char if char in "\n\t" or unicodedata.category(char) not in HIDDEN else _sign(char) for char in text)
+
+
+def _sign(char: str) -> str:
+    code = ord(char)
+    if code < 0x20:
+        return chr(0x2400 + code)  # control pictures
+    return "\u2421" if code == 0x7F else f"\\u{{{code:x}}}"
+
+
+def styled(text: str, style: str) -> Text:
+    """Harmless text in one style, special tokens dimmed."""
+    out = Text(visible(text), style=style)
+    out.highlight_regex(SPECIAL_TOKEN, SPECIAL)
+    return out
+
+
+def segment_style(segment: Segment) -> str:
+    if segment.cell is not None and not segment.cell.result.ok:
+        return ERROR
+    return STYLES[segment.source]
+
+
+def segments_text(segments: Sequence[Segment], *, prompt_chars: int | None = None, ids: bool = False) -> Text:
+    """All segments one after the other. `prompt_chars` shortens the prompt to its end; `ids` shows token ids in place of text."""
+    out = Text()
+    for segment in segments:
+        text = segment.text
+        if segment.source is Source.PROMPT and prompt_chars is not None and len(text) > prompt_chars:
+            text = f"[{len(text) - prompt_chars} characters more] " + text[len(text) - prompt_chars :]
+        if ids:
+            out.append(f"{segment.source} {len(segment.token_ids)}: ", "bold")
+            out.append(" ".join(map(str, segment.token_ids)) + "\n", segment_style(segment))
+        else:
+            out.append_text(styled(text, segment_style(segment)))
+    return out
+
+
+def headline(trajectory: Trajectory) -> Text:
+    """One line: id, problem, verdict, stop, calls, tokens."""
+    out = Text.assemble((visible(trajectory.id[:12]), "bold"))
+    out.append(f"  {_short(trajectory.problem_id, 40)} #{trajectory.sample}  ")
+    out.append_text(_verdict(trajectory))
+    ran, tokens = len(trajectory.cells), trajectory.tokens()
+    out.append(f"  {trajectory.stop}", ERROR if trajectory.stop is StopReason.ABORTED else "")
+    out.append(f"  {ran} call{'' if ran == 1 else 's'}  {tokens} tokens", "dim")
+    return out
+
+
+def header(trajectory: Trajectory) -> Text:
+    """What a trajectory is, and what came of it."""
+    out = headline(trajectory)
+    out.append(f"\n{visible(trajectory.strategy)} with {visible(trajectory.policy)}", "dim")
+    out.append(f", temperature {trajectory.sampling.temperature:g}, seed {trajectory.sampling.seed}", "dim")
+    if trajectory.faults:
+        out.append(f"\nformat faults: {visible(', '.join(trajectory.faults))}", "yellow")
+    if trajectory.verdict and trajectory.verdict.reason:
+        out.append(f"\nverdict: {visible(trajectory.verdict.reason)}", "yellow")
+    if trajectory.error:
+        out.append(f"\nerror: {visible(trajectory.error)}", ERROR)
+    return out
+
+
+def legend() -> Text:
+    return Text("  ").join(Text.assemble((label, style)) for label, style in (*STYLES.items(), ("error", ERROR)))
+
+
+def trajectory(one: Trajectory, *, prompt_chars: int | None = None, ids: bool = False) -> RenderableType:
+    """A whole trajectory with header and legend."""
+    return Group(header(one), legend(), Text(), segments_text(one.segments, prompt_chars=prompt_chars, ids=ids))
+
+
+def _verdict(one: Trajectory) -> Text:
+    if one.verdict is None:
+        return Text("no verdict", style="dim")
+    out = Text.assemble((one.verdict.judgement, JUDGEMENTS[one.verdict.judgement]))
+    if one.verdict.answer is not None:
+        out.append(f" ({_short(one.verdict.answer, 40)})")
+    return out
+
+
+def _short(text: str, most: int) -> str:
+    text = visible(" ".join(text.split()))
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+class LiveView:
+    """Shows the events of a rollout as they come; give it as `on_event`. Colours only where the console is a terminal."""
+
+    def __init__(self, console: Console, *, prompt_chars: int | None = 0) -> None:
+        self._console = console
+        self._prompt_chars = prompt_chars
+        self._failed = False
+        self._line_open = False
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        kind = event["kind"]
+        if kind == "text":
+            self._text(Source(event["source"]), str(event["text"]))
+        elif kind == "result":
+            self._failed = event["outcome"] != Outcome.OK
+        elif kind == "cut":
+            self._show(Text(f"[{int(event['characters'])} characters taken back]", style="dim italic"))
+
+    def end(self) -> None:
+        """Finish the line, so that what is printed next starts on its own."""
+        if self._line_open:
+            self._console.print()
+            self._line_open = False
+
+    def _text(self, source: Source, text: str) -> None:
+        if source is Source.PROMPT and self._prompt_chars is not None:
+            text = text[len(text) - self._prompt_chars :] if self._prompt_chars else ""
+        self._show(styled(text, ERROR if source is Source.TOOL and self._failed else STYLES[source]))
+
+    def _show(self, text: Text) -> None:
+        if text:
+            self._console.print(text, end="", soft_wrap=True)
+            self._line_open = not text.plain.endswith("\n")
+
+
+def percent(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def accuracy(summary: Summary) -> str:
+    """`7/12 = 58.3 % (32.0 to 80.7)`."""
+    if not summary.scored:
+        return "nothing scored"
+    return f"{summary.correct}/{summary.scored} = {percent(summary.accuracy)} ({100 * summary.low:.1f} to {100 * summary.high:.1f})"
+
+
+def summary_table(summary: Summary, title: str = "") -> Table:
+    """One collection, a line a number."""
+    table = Table(title=Text(visible(title)) if title else None, show_header=False, box=None, title_justify="left", pad_edge=False)
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in _summary_rows(summary):
+        table.add_row(name, Text(visible(value)))
+    return table
+
+
+def _summary_rows(summary: Summary) -> list[tuple[str, str]]:
+    there = f", {summary.resumed} of them from before" if summary.resumed else ""
+    rows = [
+        ("finished", f"{summary.finished} of {summary.total}{there}"),
+        ("correct", accuracy(summary) + ("; 95 % interval" if summary.scored else "")),
+        ("unscored", _counts(summary.unscored_reasons) if summary.unscored else "0"),
+        ("aborted", f"{summary.aborted}" + (f", the last: {summary.last_error}" if summary.last_error else "")),
+        ("calls per rollout", f"{summary.calls:.2f}"),
+        ("failing calls", ", ".join(f"{percent(share)} {name}" for name, share in summary.failing_cells.items()) or "none"),
+        ("stopped by", _counts(summary.stops)),
+        ("format faults", _counts(summary.faults)),
+        ("tokens", ", ".join(f"{count} {source}" for source, count in summary.tokens.items())),
+        ("speed", f"{summary.tokens_per_s:.1f} sampled tokens/s over {summary.wall_s:.1f} s"),
+    ]
+    if summary.idle_share is not None:
+        rows.append(("policy idle", f"{percent(summary.idle_share)} of the time"))
+    return rows
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items()) or "none"
+
+
+def comparison_table(rows: Mapping[str, Summary]) -> Table:
+    """Conditions beside each other."""
+    table = Table(pad_edge=False)
+    table.add_column("condition")
+    for name in ("correct (95 % interval)", "calls", "model tokens", "tool tokens", "seconds"):
+        table.add_column(name, justify="right")
+    for name, one in rows.items():
+        model, tool = one.tokens[Source.MODEL.value], one.tokens[Source.TOOL.value]
+        table.add_row(Text(visible(name)), accuracy(one), str(one.cells), str(model), str(tool), f"{one.wall_s:.1f}")
+    return table
+
+
+def paired_text(first: str, second: str, pairs: Paired) -> Text:
+    """The paired comparison of two conditions in a sentence."""
+    return Text(
+        f"{visible(first)} against {visible(second)}: only the first right {pairs.only_first}, only the second right "
+        f"{pairs.only_second}, exact McNemar p = {pairs.p:.3f}"
+    )
+
+
+def export_svg(renderable: RenderableType, path: Path, *, title: str = "toolreason", width: int = 100) -> None:
+    """Write what a terminal of this width would show as a picture that loads nothing from elsewhere."""
+    console = Console(record=True, width=width, file=io.StringIO(), force_terminal=True, color_system="truecolor")
+    console.print(renderable)
+    svg = console.export_svg(title=title)
+    svg = re.sub(r"@font-face\s*\{[^}]*\}", "", svg).replace("Fira Code", "ui-monospace, Menlo, Consolas")
+    path.write_text(svg)

@@ -1,0 +1,176 @@
+"""What a collection amounts to: counts, rates with their uncertainty, and the paired test of two conditions."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Hashable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from toolreason.types import Judgement, Source, StopReason, Trajectory
+
+Z95 = 1.959963984540054
+
+
+def wilson(successes: int, trials: int, z: float = Z95) -> tuple[float, float]:
+    """The Wilson score interval of a proportion (95 % by default); (0, 1) when there are no trials."""
+    if not 0 <= successes <= trials:
+        raise ValueError(f"{successes} successes in {trials} trials")
+    if trials == 0:
+        return 0.0, 1.0
+    rate = successes / trials
+    scale = 1 + z * z / trials
+    centre = (rate + z * z / (2 * trials)) / scale
+    half = z / scale * math.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials))
+    low = 0.0 if successes == 0 else max(0.0, centre - half)
+    high = 1.0 if successes == trials else min(1.0, centre + half)
+    return low, high
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """The exact two-sided p-value of McNemar's test: could the discordant pairs be a fair coin's?"""
+    pairs = only_first + only_second
+    if min(only_first, only_second) < 0:
+        raise ValueError("counts are not negative")
+    tail = sum(math.comb(pairs, k) for k in range(min(only_first, only_second) + 1))
+    return min(1.0, 2 * tail / (1 << pairs))
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """Two conditions over the same keys. `p` is exact McNemar's; only keys scored in both count."""
+
+    both: int
+    only_first: int
+    only_second: int
+    neither: int
+
+    @property
+    def p(self) -> float:
+        return mcnemar(self.only_first, self.only_second)
+
+
+def paired(first: Mapping[Any, bool], second: Mapping[Any, bool]) -> Paired:
+    """Compare two conditions key by key; a key that is missing in one is left out."""
+    counts = Counter((first[key], second[key]) for key in first.keys() & second.keys())
+    return Paired(counts[True, True], counts[True, False], counts[False, True], counts[False, False])
+
+
+def scored(trajectory: Trajectory) -> bool | None:
+    """Right or wrong; None where there is no verdict that counts."""
+    if trajectory.verdict is None or trajectory.verdict.judgement is Judgement.UNSCORED:
+        return None
+    return trajectory.verdict.judgement is Judgement.CORRECT
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A collection in numbers. Rates are shares in 0..1, times wall seconds.
+
+    `accuracy` is over `scored` rollouts, `low` and `high` its Wilson 95 % interval, which takes rollouts as independent: with
+    several samples of one problem it is too narrow. `calls`, `failing_cells`, `tokens`, `stops` and `faults` are over finished
+    rollouts (not aborted ones). `resumed` of them were there before; `tokens_per_s` and `idle_share` are of this process's part.
+    """
+
+    total: int
+    finished: int
+    resumed: int
+    correct: int
+    scored: int
+    unscored: int
+    aborted: int
+    accuracy: float | None
+    low: float
+    high: float
+    calls: float
+    cells: int
+    failing_cells: dict[str, float]
+    tokens: dict[str, int]
+    tokens_per_s: float
+    wall_s: float
+    idle_share: float | None
+    stops: dict[str, int]
+    faults: dict[str, int]
+    unscored_reasons: dict[str, int]
+    last_error: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts as trajectories come in; `summary` at any time."""
+
+    total: int
+    judgements: Counter[Judgement] = field(default_factory=Counter)
+    outcomes: Counter[str] = field(default_factory=Counter)
+    tokens: Counter[str] = field(default_factory=Counter)
+    stops: Counter[str] = field(default_factory=Counter)
+    faults: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    finished: int = 0
+    resumed: int = 0
+    aborted: int = 0
+    sampled: int = 0  # model tokens of this process, aborted rollouts included
+    last_error: str | None = None
+
+    def add(self, trajectory: Trajectory, *, resumed: bool = False) -> None:
+        """Count one. Aborted rollouts count as such and in nothing else: they will be done again."""
+        if not resumed:
+            self.sampled += trajectory.tokens(Source.MODEL)
+        if trajectory.stop is StopReason.ABORTED:
+            self.aborted += 1
+            self.last_error = trajectory.error
+            return
+        self.finished += 1
+        self.resumed += resumed
+        self.stops[trajectory.stop.value] += 1
+        self.faults.update(trajectory.faults)
+        self.outcomes.update(cell.result.outcome.value for cell in trajectory.cells)
+        for segment in trajectory.segments:
+            self.tokens[segment.source.value] += len(segment.token_ids)
+        verdict = trajectory.verdict
+        self.judgements[Judgement.UNSCORED if verdict is None else verdict.judgement] += 1
+        if verdict is None or verdict.judgement is Judgement.UNSCORED:
+            self.reasons["not verified" if verdict is None else verdict.reason or "no reason given"] += 1
+
+    @property
+    def accuracy(self) -> float | None:
+        trials = self.judgements[Judgement.CORRECT] + self.judgements[Judgement.WRONG]
+        return self.judgements[Judgement.CORRECT] / trials if trials else None
+
+    def summary(self, *, wall_s: float = 0.0, idle_share: float | None = None) -> Summary:
+        correct = self.judgements[Judgement.CORRECT]
+        trials = correct + self.judgements[Judgement.WRONG]
+        low, high = wilson(correct, trials)
+        cells = self.outcomes.total()
+        return Summary(
+            total=self.total,
+            finished=self.finished,
+            resumed=self.resumed,
+            correct=correct,
+            scored=trials,
+            unscored=self.judgements[Judgement.UNSCORED],
+            aborted=self.aborted,
+            accuracy=self.accuracy,
+            low=low,
+            high=high,
+            calls=cells / self.finished if self.finished else 0.0,
+            cells=cells,
+            failing_cells={name: n / cells for name, n in self.outcomes.most_common() if name != "ok"},
+            tokens={source.value: self.tokens[source.value] for source in Source},
+            tokens_per_s=self.sampled / wall_s if wall_s > 0 else 0.0,
+            wall_s=wall_s,
+            idle_share=idle_share,
+            stops=dict(self.stops.most_common()),
+            faults=dict(self.faults.most_common()),
+            unscored_reasons=dict(self.reasons.most_common(10)),
+            last_error=self.last_error,
+        )
+
+
+def outcomes(trajectories: Mapping[Hashable, Trajectory]) -> dict[Hashable, bool]:
+    """The scored ones of these as right or wrong, for `paired`."""
+    return {key: right for key, one in trajectories.items() if (right := scored(one)) is not None}
