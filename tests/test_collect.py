@@ -65,7 +65,7 @@ async def test_no_more_than_the_asked_number_is_in_flight(tmp_path: Path) -> Non
         nonlocal now, most
         now += 1
         most = max(most, now)
-        for _ in range(3):
+        for _turn in range(3):
             await asyncio.sleep(0)
         now -= 1
         return trajectory(problem)

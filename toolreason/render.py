@@ -20,12 +20,16 @@ STYLES = {Source.PROMPT: "dim", Source.MODEL: "", Source.HINT: "bold magenta", S
 ERROR, SPECIAL = "red", "dim"
 JUDGEMENTS = {Judgement.CORRECT: "bold green", Judgement.WRONG: "bold red", Judgement.UNSCORED: "yellow"}
 SPECIAL_TOKEN = re.compile(r"<\|[^|<>\s]{1,40}\|>|</?s>")
-HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # controls, bidi and zero-width marks, lone surrogates, odd line ends
 
 
 def visible(text: str) -> str:
-    """`text` with every character that could act on a terminal, or hide in it, replaced by a sign for it."""
-    return "".join(char if char in "\n\t" or unicodedata.category(char) not in HIDDEN else _sign(char) for char in text)
+    """`text` with every character that could act on a terminal, or hide in it, replaced by a sign for it.
+
+    These are the controls, bidi and zero-width marks, lone surrogates, odd line ends, private and unassigned characters.
+    """
+    return "".join(
+        char if char.isprintable() or char in "\n\t" or unicodedata.category(char) == "Zs" else _sign(char) for char in text
+    )
 
 
 def _sign(char: str) -> str:
