@@ -1,0 +1,89 @@
+"""One cell: compile, run, and say what came of it.
+
+This runs in the forked child, in the same interpreter as the cell, so whatever it reports is the word of code nobody trusts:
+the wire process checks and bounds all of it again.
+"""
+
+from __future__ import annotations
+
+import ast
+import linecache
+import sys
+import threading
+import traceback
+from typing import Any
+
+MESSAGE_CHARS = 1000
+
+
+def run(code: str, number: int, namespace: dict[str, Any], keep_chars: int) -> dict[str, str | None]:
+    """Run `code` in `namespace`. Returns outcome, value, error and traceback; never raises."""
+    outcome = "ok"
+    try:
+        value = execute(code, f"<cell {number}>", namespace)
+        return {"outcome": outcome, "value": None if value is None else clip(plain(value), keep_chars)}
+    except MemoryError as error:
+        outcome, caught = "memory", error.with_traceback(None)  # its frames hold what filled the memory
+    except BaseException as error:
+        outcome, caught = "error", error
+    try:
+        message, trace = describe(caught)
+    except BaseException:  # an exception whose own methods raise
+        message, trace = type(caught).__name__, ""
+    return {"outcome": outcome, "error": clip(message, MESSAGE_CHARS), "traceback": clip(trace, keep_chars)}
+
+
+def execute(code: str, filename: str, namespace: dict[str, Any]) -> str | None:
+    """Run the statements; the repr of a last expression, as a prompt would show it."""
+    linecache.cache[filename] = (len(code), None, code.splitlines(keepends=True), filename)
+    tree = compile(code, filename, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
+    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    exec(compile(tree, filename, "exec", dont_inherit=True), namespace)
+    value = None
+    if last is not None:
+        value = eval(compile(ast.Expression(last.value), filename, "eval", dont_inherit=True), namespace)
+    text = None if value is None else repr(value)
+    for thread in threading.enumerate():  # as a script would at its end
+        if thread is not threading.current_thread() and not thread.daemon:
+            thread.join()
+    return text
+
+
+def describe(error: BaseException) -> tuple[str, str]:
+    """`Type: message`, and the traceback with the lines of cells only."""
+    report = traceback.TracebackException(type(error), error, error.__traceback__, compact=True)
+    own_lines(report)
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ in ("builtins", "__main__") else f"{kind.__module__}.{kind.__qualname__}"
+    message = plain(str(error))
+    return (f"{name}: {message}" if message else name), plain("".join(report.format()))
+
+
+def own_lines(report: traceback.TracebackException) -> None:
+    """Leave out the frames of the runner and of libraries, in the exception and in what it came from."""
+    kept = [frame for frame in report.stack if frame.filename.startswith("<cell ")]
+    report.stack = traceback.StackSummary()
+    report.stack.extend(kept)
+    for other in (report.__cause__, report.__context__, *(getattr(report, "exceptions", None) or ())):
+        if other is not None:
+            own_lines(other)
+
+
+def plain(text: str) -> str:
+    """An exact `str` (not a subclass with methods of its own) that UTF-8 can carry."""
+    return str.encode(text, "utf-8", "backslashreplace").decode()
+
+
+def clip(text: str, limit: int) -> str:
+    """Head and tail of a long text, with the number of characters left out between them."""
+    if len(text) <= limit:
+        return text
+    half = limit // 2
+    return f"{text[: limit - half]}\n[... {len(text) - limit} characters dropped ...]\n{text[len(text) - half :]}"
+
+
+def streams() -> None:
+    """Fresh standard streams on descriptors 0 to 2. Line by line, so that a stopped cell shows what it had printed."""
+    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", errors="replace", closefd=False)  # type: ignore[misc]
+    sys.stdout = sys.__stdout__ = open(1, "w", 1, "utf-8", "backslashreplace", closefd=False)  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = open(2, "w", 1, "utf-8", "backslashreplace", closefd=False)  # type: ignore[misc]
