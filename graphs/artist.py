@@ -1,8 +1,8 @@
 """ARTIST's rollout as a state machine (arXiv 2505.01441, section 3).
 
-    begin → think ⇄ act
-              ↓
-             end
+begin → think ⇄ act
+          ↓
+         end
 """
 
 from __future__ import annotations

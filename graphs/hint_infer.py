@@ -1,8 +1,8 @@
 """START's Hint-infer as a state machine (arXiv 2503.04625, section 3.1).
 
-    begin → think ⇄ hint
-              ⇅  ↘
-             act → end
+begin → think ⇄ hint
+          ⇅  ↘
+         act → end
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from toolreason.strategies import prompts
 from toolreason.strategies.base import Act, Action, Decide, End, Insert, SettingsT, Think, View, as_dict
 from toolreason.types import Cell, Segment, Source, cells
 
-TRY_AGAIN = (RetryPolicy(max_attempts=3, retry_on=(PolicyError, SandboxError)),)
+TRY_AGAIN = (RetryPolicy(initial_interval=0.2, max_attempts=3, retry_on=(PolicyError, SandboxError)),)
 SEED_STRIDE = 1_009  # turns of one rollout draw with different seeds, rollouts with neighbouring seeds do not share them
 
 

@@ -12,7 +12,8 @@ from toolreason.types import Problem, Sampling, Segment, StopReason, Trajectory
 
 
 class RolloutInput(TypedDict, total=False):
-    """What a rollout starts from. `sample` numbers the rollouts of one problem; `key` names this one (default: a new id)."""
+    """What a rollout starts from. `sample` numbers the rollouts of one problem; `key` names this one and its calls (default: a
+    new id; give your own where a run resumed from before its first step has to have the same)."""
 
     problem: Problem
     sample: int

@@ -99,7 +99,10 @@ def test_only_the_text_since_the_last_result_is_read() -> None:
         (CellResult(Outcome.OK, "", value="7"), "7"),
         (CellResult(Outcome.OK, "a\n", value="7"), "a\n7"),
         (CellResult(Outcome.OK), PRINT_MISSING),
-        (CellResult(Outcome.ERROR, "a\n", error="ValueError: no", traceback="line 1\nValueError: no\n"), "a\nline 1\nValueError: no"),
+        (
+            CellResult(Outcome.ERROR, "a\n", error="ValueError: no", traceback="line 1\nValueError: no\n"),
+            "a\nline 1\nValueError: no",
+        ),
         (CellResult(Outcome.ERROR, error="ValueError: no"), "ValueError: no"),
         (CellResult(Outcome.TIMEOUT, duration_s=10.2), "[stopped after 10 s: it took too long; nothing of it was kept]"),
     ],

@@ -8,7 +8,9 @@ from toolreason.tokens import cut, drop_last, text_after
 from toolreason.types import Segment, Source
 
 TOKENIZER = ScriptedTokenizer()
-PIECES = st.sampled_from(["```\n", "```python\n", "\n\n", "    ", "é", "日本", "🧮", "a", "Wait", " the", "<|im_end|>", "\x00", "x"])
+PIECES = st.sampled_from(
+    ["```\n", "```python\n", "\n\n", "    ", "é", "日本", "🧮", "a", "Wait", " the", "<|im_end|>", "\x00", "x"]
+)
 TEXTS = st.lists(PIECES, max_size=12).map("".join)
 ANY_IDS = st.lists(st.integers(0, len(TOKENIZER._bytes) - 1), max_size=20)
 

@@ -119,7 +119,12 @@ def test_there_is_one_hint_only() -> None:
 def test_settings_come_from_texts_and_wrong_ones_name_what_there_is() -> None:
     parsed = parse_settings(HintInferSettings, ["hint=end", "max_tokens=99", "execute=false"])
     assert parsed == HintInferSettings(hint="end", max_tokens=99, execute=False)
-    for wrong, told in [("hint=middle", "hint"), ("colour=red", "keys are"), ("max_tokens=many", "max_tokens"), ("stateful", "key=value")]:
+    for wrong, told in [
+        ("hint=middle", "hint"),
+        ("colour=red", "keys are"),
+        ("max_tokens=many", "max_tokens"),
+        ("stateful", "key=value"),
+    ]:
         with pytest.raises(SettingsError, match=told):
             parse_settings(HintInferSettings, [wrong])
 

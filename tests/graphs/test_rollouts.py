@@ -1,0 +1,256 @@
+"""Whole rollouts of each strategy: the segments, where they came from, why they ended."""
+
+import asyncio
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolreason.errors import CapabilityError, PolicyError, SandboxError
+from toolreason.formats import INVENTED_OUTPUT
+from toolreason.policies.scripted import ScriptedPolicy
+from toolreason.rollout import rollout
+from toolreason.strategies.artist import ArtistSettings
+from toolreason.strategies.base import Settings
+from toolreason.strategies.hint_infer import HintInferSettings
+from toolreason.strategies.plain import PlainSettings
+from toolreason.types import CellResult, Outcome, Problem, Sampling, Source, StopReason, Trajectory
+
+from .conftest import FakeSessions, RecordingPolicy
+
+PROBLEM = Problem("p1", "What is 6 times 7?")
+FENCED = ArtistSettings(format="fenced")
+CALL = "Let me compute.\n```python\nprint(6*7)\n```\n"
+HINT_START = "Let me use Python to compute this:\n```python\n"
+
+
+def sources(trajectory: Trajectory) -> list[str]:
+    return [segment.source.value for segment in trajectory.segments]
+
+
+async def test_plain_is_a_prompt_and_what_the_model_said() -> None:
+    policy = ScriptedPolicy(["It is \\boxed{42}."])
+    done = await rollout(PROBLEM, strategy="plain", policy=policy)
+    assert sources(done) == ["prompt", "model"]
+    assert done.stop is StopReason.ANSWERED
+    assert done.response == "It is \\boxed{42}.<|im_end|>"
+    assert done.token_ids[-1] == policy.tokenizer.end_id
+    assert policy.calls[0].stop == ()
+
+
+async def test_artist_runs_a_call_and_inserts_its_result(sessions: FakeSessions) -> None:
+    policy = ScriptedPolicy([CALL + "never said", "So \\boxed{42}"])
+    done = await rollout(PROBLEM, strategy="artist", policy=policy, sessions=sessions, settings=FENCED)
+    assert sources(done) == ["prompt", "model", "tool", "model"]
+    assert [s.text for s in done.segments[1:]] == [CALL, "```output\n42\n```\n", "So \\boxed{42}<|im_end|>"]
+    assert done.cells[0].code == "print(6*7)\n"
+    assert done.cells[0].call_id == f"{done.id}:0"
+    assert sessions.released[-1] == done.id
+
+
+async def test_artist_in_the_tags_of_the_paper(sessions: FakeSessions) -> None:
+    policy = ScriptedPolicy(["<think>hm</think><python>print(6*7)</python> more", "<answer>42</answer> and more"])
+    done = await rollout(PROBLEM, strategy="artist", policy=policy, sessions=sessions)
+    assert [s.text for s in done.segments[2:]] == ["\n<output>\n42\n</output>\n", "<answer>42</answer>"]
+    assert done.stop is StopReason.ANSWERED
+
+
+async def test_the_print_missing_feedback_reaches_the_model() -> None:
+    silent = FakeSessions(lambda code: CellResult(Outcome.OK))
+    policy = ScriptedPolicy([CALL, "\\boxed{1}"])
+    await rollout(PROBLEM, strategy="artist", policy=policy, sessions=silent, settings=FENCED)
+    assert "print() what you want to see" in policy.calls[1].prompt
+
+
+async def test_a_start_hint_opens_the_answer_and_the_model_goes_on_in_its_fence(sessions: FakeSessions) -> None:
+    policy = ScriptedPolicy(["print(6*7)\n```\n", "So \\boxed{42}"])
+    done = await rollout(PROBLEM, strategy="hint_infer", policy=policy, sessions=sessions)
+    assert sources(done) == ["prompt", "hint", "model", "tool", "model"]
+    assert done.segments[1].text == HINT_START
+    assert done.segments[1].token_ids == policy.encode(HINT_START)
+    assert done.segments[1].logprobs is None
+    assert done.cells[0].code == "print(6*7)\n"
+
+
+async def test_an_end_hint_takes_the_end_token_back_and_nothing_else(sessions: FakeSessions) -> None:
+    policy = RecordingPolicy(["It is \\boxed{41}.", "print(6*7)\n```\n", "So \\boxed{42}"])
+    done = await rollout(PROBLEM, strategy="hint_infer", policy=policy, sessions=sessions, settings=HintInferSettings(hint="end"))
+    assert sources(done) == ["prompt", "model", "hint", "model", "tool", "model"]
+    drawn = policy.exchanges[0][1]
+    assert done.segments[1].token_ids == drawn[:-1]
+    assert done.segments[1].text == "It is \\boxed{41}."
+    assert len(done.segments[1].logprobs or ()) == len(drawn) - 1
+
+
+async def test_an_end_hint_goes_before_the_end_of_thinking(sessions: FakeSessions) -> None:
+    policy = ScriptedPolicy(["<think>hm 41</think> so", "print(6*7)\n```\n", "ok</think>\\boxed{42}"])
+    done = await rollout(PROBLEM, strategy="hint_infer", policy=policy, sessions=sessions, settings=HintInferSettings(hint="end"))
+    assert done.segments[1].text == "<think>hm 41"
+    assert done.stop is StopReason.ANSWERED
+
+
+async def test_without_execution_there_is_no_tool_segment_and_invented_output_is_a_fault() -> None:
+    policy = ScriptedPolicy(["print(6*7)\n```\n", "```output\n41\n```\n", "\\boxed{41}"])
+    done = await rollout(PROBLEM, strategy="hint_infer", policy=policy, settings=HintInferSettings(execute=False))
+    assert Source.TOOL not in [segment.source for segment in done.segments]
+    assert done.faults == (INVENTED_OUTPUT,)
+    assert done.stop is StopReason.ANSWERED
+
+
+async def test_variables_live_on_only_where_the_strategy_says_so(sessions: FakeSessions) -> None:
+    policy = ScriptedPolicy([CALL, CALL, "\\boxed{42}"])
+    await rollout(PROBLEM, strategy="artist", policy=policy, sessions=sessions, settings=FENCED)
+    assert sessions.histories[1] == [(sessions.ran[0][1], "print(6*7)\n")]
+
+
+async def test_a_cell_that_kept_nothing_is_no_history_of_the_next() -> None:
+    results = iter([CellResult(Outcome.TIMEOUT, duration_s=10), CellResult(Outcome.OK, "1\n")])
+    sessions = FakeSessions(lambda code: next(results))
+    policy = ScriptedPolicy([CALL, CALL, "\\boxed{42}"])
+    await rollout(PROBLEM, strategy="artist", policy=policy, sessions=sessions, settings=FENCED)
+    assert sessions.histories[1] == []
+
+
+async def test_a_sandbox_that_fails_once_is_tried_again() -> None:
+    results = iter([SandboxError("engine away"), CellResult(Outcome.OK, "42\n")])
+    sessions = FakeSessions(lambda code: next(results))
+    done = await rollout(
+        PROBLEM, strategy="artist", policy=ScriptedPolicy([CALL, "\\boxed{42}"]), sessions=sessions, settings=FENCED
+    )
+    assert done.stop is StopReason.ANSWERED
+    assert len(done.cells) == 1
+
+
+async def test_a_sandbox_that_stays_away_aborts_the_rollout_and_keeps_what_was_said() -> None:
+    sessions = FakeSessions(lambda code: SandboxError("engine away"))
+    done = await rollout(PROBLEM, strategy="artist", policy=ScriptedPolicy([CALL]), sessions=sessions, settings=FENCED)
+    assert done.stop is StopReason.ABORTED
+    assert done.error == "SandboxError: engine away"
+    assert sources(done) == ["prompt", "model"]
+    assert sessions.released[-1] == done.id
+
+
+async def test_an_engine_that_stays_away_aborts_the_rollout() -> None:
+    done = await rollout(PROBLEM, strategy="plain", policy=ScriptedPolicy(lambda prompt, index: PolicyError("no server")))
+    assert (done.stop, done.error) == (StopReason.ABORTED, "PolicyError: no server")
+
+
+async def test_a_cancelled_rollout_gives_its_session_back(sessions: FakeSessions) -> None:
+    policy = ScriptedPolicy(lambda prompt, index: "x" * 1000, delay_s=0.01)
+    task = asyncio.create_task(rollout(PROBLEM, strategy="artist", policy=policy, sessions=sessions))
+    while not policy.busy:  # noqa: ASYNC110 - the fake has no event to wait for
+        await asyncio.sleep(0.001)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert policy.busy == 0
+    assert len(sessions.released) == 1
+
+
+async def test_a_strategy_that_runs_code_says_that_it_needs_sessions() -> None:
+    with pytest.raises(CapabilityError, match="SessionBook"):
+        await rollout(PROBLEM, strategy="artist", policy=ScriptedPolicy([CALL]), settings=FENCED)
+
+
+async def test_a_text_only_policy_cannot_be_hinted_and_the_error_says_what_can() -> None:
+    policy = ScriptedPolicy([CALL])
+    policy.exact = False  # type: ignore[misc]
+    with pytest.raises(CapabilityError, match="vllm:URL"):
+        await rollout(PROBLEM, strategy="hint_infer", policy=policy)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "settings", "stop"),
+    [
+        ("plain", PlainSettings(max_tokens=5), StopReason.LENGTH),
+        ("artist", ArtistSettings(format="fenced", max_calls=2), StopReason.CALL_LIMIT),
+        ("artist", ArtistSettings(format="fenced", max_turns=2), StopReason.TURN_LIMIT),
+        ("artist", ArtistSettings(format="fenced", max_tokens=60), StopReason.LENGTH),
+    ],
+)
+async def test_each_limit_ends_the_rollout_with_its_reason(
+    strategy: str, settings: Settings, stop: StopReason, sessions: FakeSessions
+) -> None:
+    policy = ScriptedPolicy(lambda prompt, index: CALL)
+    done = await rollout(PROBLEM, strategy=strategy, policy=policy, sessions=sessions, settings=settings)
+    assert done.stop is stop
+    assert done.tokens(Source.MODEL) <= settings.max_tokens
+
+
+async def test_a_full_context_ends_the_rollout() -> None:
+    policy = ScriptedPolicy(["x" * 500], context_length=300)
+    done = await rollout(PROBLEM, strategy="plain", policy=policy)
+    assert done.stop is StopReason.CONTEXT_FULL
+    assert len(done.token_ids) == 300
+
+
+async def test_each_turn_draws_with_a_seed_of_its_own_that_the_sampling_seed_decides(sessions: FakeSessions) -> None:
+    async def seeds(seed: int) -> list[int]:
+        policy = ScriptedPolicy([CALL, CALL, "\\boxed{1}"])
+        sampling = Sampling(temperature=1.0, seed=seed)
+        await rollout(PROBLEM, strategy="artist", policy=policy, sessions=sessions, sampling=sampling, settings=FENCED)
+        return [call.seed for call in policy.calls]
+
+    first, again, other = await seeds(1), await seeds(1), await seeds(2)
+    assert first == again
+    assert len({*first, *other}) == 6
+
+
+MARKS = ["```\n", "```python\n", "```output\n", "```", "<python>", "</python>", "</answer>", "</think>", "<|im_end|>", "\\boxed{3}"]
+PIECES = st.sampled_from([*MARKS, "print(1)\n", "\n\n", "Wait", "é", "日本", "🧮", "\x00"])
+SCRIPTS = st.lists(st.lists(PIECES, max_size=8).map("".join), min_size=1, max_size=5)
+OUTPUTS = st.lists(PIECES, max_size=5).map("".join)
+PLANS = st.sampled_from(
+    [
+        ("plain", PlainSettings(max_tokens=120)),
+        ("artist", ArtistSettings(max_tokens=120)),
+        ("artist", ArtistSettings(format="fenced", max_tokens=120, max_calls=2)),
+        ("hint_infer", HintInferSettings(max_tokens=200)),
+        ("hint_infer", HintInferSettings(hint="end", max_tokens=200)),
+        ("hint_infer", HintInferSettings(hint="end", execute=False, max_tokens=200)),
+    ]
+)
+
+
+@given(SCRIPTS, OUTPUTS, PLANS)
+def test_the_ids_are_what_the_engine_was_given_and_gave_back(scripts: list[str], output: str, plan: tuple[str, Settings]) -> None:
+    """Whatever the model writes: cuts and stop strings inside tokens, split characters, special tokens in the middle."""
+    policy = RecordingPolicy(lambda prompt, index: scripts[index % len(scripts)])
+    sessions = FakeSessions(lambda code: CellResult(Outcome.OK, output))
+    events: list[str] = []
+
+    def on_event(event: object) -> None:
+        if event["kind"] == "text":  # type: ignore[index]
+            events.append(event["text"])  # type: ignore[index]
+        elif event["kind"] == "cut":  # type: ignore[index]
+            said = "".join(events)
+            events[:] = [said[: len(said) - event["characters"]]]  # type: ignore[index]
+
+    done = asyncio.run(rollout(PROBLEM, strategy=plan[0], settings=plan[1], policy=policy, sessions=sessions, on_event=on_event))
+    end = policy.tokenizer.end_id
+    for (given_ids, drawn), (later, _) in zip(policy.exchanges, policy.exchanges[1:], strict=False):
+        so_far = given_ids + drawn
+        kept = so_far if later[: len(so_far)] == so_far else _common(so_far, later)
+        assert later[: len(kept)] == kept
+        lost = so_far[len(kept) :]
+        assert not lost or lost[-1] == end or "</think>" in policy.decode(lost)
+    last_given, last_drawn = policy.exchanges[-1]
+    assert done.token_ids[: len(last_given)] == last_given
+    if done.segments[-1].source is Source.MODEL and last_drawn:
+        assert done.token_ids == last_given + last_drawn
+    assert policy.decode(done.token_ids) == done.text
+    assert "".join(events) == done.response
+    for segment in done.segments:
+        assert segment.source is Source.MODEL or segment.logprobs is None
+        assert end not in segment.token_ids or segment.source in (Source.PROMPT, Source.MODEL)
+        if segment.source is Source.MODEL:
+            assert len(segment.logprobs or ()) == len(segment.token_ids)
+    assert [s.token_ids for s in done.segments if s.source is Source.HINT] in (
+        [],
+        [policy.encode(s.text) for s in done.segments if s.source is Source.HINT],
+    )
+
+
+def _common(left: tuple[int, ...], right: tuple[int, ...]) -> tuple[int, ...]:
+    count = next((i for i, (a, b) in enumerate(zip(left, right, strict=False)) if a != b), min(len(left), len(right)))
+    return left[:count]
