@@ -1,0 +1,274 @@
+"""Problems from where people keep them: a JSONL file, a Hugging Face dataset, or reasoning-gym's generators.
+
+    problems.jsonl                    one JSON object a line
+    hf:NAME[:CONFIG][:SPLIT]          through `datasets` (hf:openai/gsm8k:main:test); NAME may be a local folder
+    gym:FAMILY[,FAMILY...]:SIZE[:SEED]  SIZE problems of each family (gym:count_primes,gcd:30:7)
+
+A row's keys: `question` (or `problem`, `prompt`); `id` (default: the line number); then what it is graded by: `answer` (math;
+GSM8K's `#### 72` is understood, and a `solution` that ends in a box), `choices` with `answer` (a letter, an index from 0, or an
+option's text), `tests` (Python statements that raise unless the program is right), or `dataset` and `entry` (reasoning-gym);
+`domain` and `attachments` as you like. A bad row is named by line and reason, and costs nothing but itself.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from toolreason.errors import ProblemError, SetupError
+from toolreason.types import Problem, Reference, ReferenceKind
+from toolreason.verify import extract
+
+_SPLITS = ("test", "validation", "train")
+_HF = re.compile(r"(?P<name>[^:]+)(?::(?P<config>[^:\[\]]+))?(?::(?P<split>\w+(?:\[[^\]]*\])?))?")
+_GYM = re.compile(r"(?P<families>\w+(?:,\w+)*):(?P<size>\d{1,7})(?::(?P<seed>\d+))?")
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that was left out. `line` counts from 1."""
+
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Problems:
+    """What a source gave: the problems in its order, and the rows that are none."""
+
+    problems: list[Problem] = field(default_factory=list)
+    bad: list[BadRow] = field(default_factory=list)
+
+
+def load(source: str) -> Problems:
+    """Read all problems of a source. Raises ProblemError (the source itself is wrong) or SetupError (something is missing here)."""
+    kind, _, rest = source.partition(":")
+    readers: dict[str, Callable[[str], Iterator[tuple[int, Any]]]] = {"hf": _hub_rows, "gym": _gym_rows}
+    rows = readers[kind](rest) if kind in readers else _file_rows(source)
+    found, first_seen = Problems(), dict[str, int]()
+    for line, row in rows:
+        try:
+            problem = from_row(row() if callable(row) else row, str(line))
+            if problem.id in first_seen:
+                raise ProblemError(f"duplicate id {problem.id!r}, first on line {first_seen[problem.id]}")
+        except ProblemError as error:
+            found.bad.append(BadRow(line, str(error)))
+            continue
+        first_seen[problem.id] = line
+        found.problems.append(problem)
+    return found
+
+
+def dump(problems: Iterable[Problem], path: str | Path) -> None:
+    """Write problems as JSONL that loads back equal."""
+    with open(path, "w", encoding="utf-8", newline="\n") as file:
+        for problem in problems:
+            file.write(json.dumps(to_row(problem), ensure_ascii=False) + "\n")
+
+
+def to_row(problem: Problem) -> dict[str, Any]:
+    """The row that `from_row` reads as this problem: the short keys where they say it all, else the whole `reference`."""
+    reference = problem.reference
+    row: dict[str, Any] = {"id": problem.id, "question": problem.question, "domain": problem.domain}
+    if problem.attachments:
+        row["attachments"] = list(problem.attachments)
+    short = row | {key: value for key, value in asdict(reference).items() if key != "kind" and value}
+    try:
+        if from_row(short, problem.id) == problem:
+            return short
+    except ProblemError:
+        pass
+    return row | {"reference": asdict(reference)}
+
+
+def from_row(row: object, default_id: str) -> Problem:
+    """One problem from one row. Raises ProblemError with the reason."""
+    if not isinstance(row, dict):
+        raise ProblemError(f"a row is a JSON object, not {type(row).__name__}")
+    question = next((row[key] for key in ("question", "problem", "prompt") if row.get(key) is not None), None)
+    if question is None:
+        raise ProblemError("no question: give it as `question`, `problem` or `prompt`")
+    if not isinstance(question, str) or not question.strip():
+        raise ProblemError("the question is not a text, or is empty")
+    identity = row.get("id", default_id)
+    if isinstance(identity, bool) or not isinstance(identity, str | int) or not str(identity).strip():
+        raise ProblemError("`id` is neither a text nor an integer, or is empty")
+    reference = _reference(row)
+    domain = row.get("domain", {ReferenceKind.CODE: "code", ReferenceKind.GYM: reference.dataset}.get(reference.kind, "math"))
+    if not isinstance(domain, str):
+        raise ProblemError("`domain` is not a text")
+    problem = Problem(str(identity), question, reference, domain, _texts(row, "attachments"))
+    try:
+        json.dumps(asdict(problem), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ProblemError("it contains half a surrogate pair, which is no character") from None
+    return problem
+
+
+def _reference(row: dict[str, Any]) -> Reference:
+    if row.get("reference") is not None:
+        try:
+            return Reference(**row["reference"])
+        except (TypeError, ValueError) as error:
+            raise ProblemError(f"`reference` cannot be read: {error}") from None
+    if row.get("tests"):
+        return Reference(ReferenceKind.CODE, tests=_texts(row, "tests"))
+    if row.get("dataset") or row.get("entry"):
+        return _gym_reference(row)
+    if row.get("choices"):
+        return _choice_reference(row)
+    answer = row.get("answer")
+    if answer is None and isinstance(row.get("solution"), str):
+        boxed = extract.boxes(row["solution"])
+        answer = boxed[-1] if boxed else row["solution"] if "####" in row["solution"] else None
+    if answer is None:
+        return Reference()
+    text = _scalar(answer).rpartition("####")[2].strip()
+    if not text:
+        raise ProblemError("`answer` is empty")
+    return Reference(ReferenceKind.MATH, answer=text)
+
+
+def _scalar(value: object) -> str:
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, str | int | float)
+        or value != value
+        or value in (float("inf"), float("-inf"))
+    ):
+        raise ProblemError(f"`answer` is neither a text nor a number, but {type(value).__name__}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ProblemError("`answer` is not a finite number")
+    try:
+        return str(value)
+    except ValueError:
+        raise ProblemError("`answer` has too many digits: write it as a text") from None
+
+
+def _texts(row: dict[str, Any], key: str) -> tuple[str, ...]:
+    """A list of texts; one text counts as a list of one."""
+    value = row.get(key)
+    values = [] if value is None else [value] if isinstance(value, str) else value
+    if not isinstance(values, list | tuple) or not all(isinstance(item, str) for item in values):
+        raise ProblemError(f"`{key}` is not a list of texts")
+    return tuple(values)
+
+
+def _choice_reference(row: dict[str, Any]) -> Reference:
+    choices: Any = row["choices"]
+    labels: Any = None
+    if isinstance(choices, dict):  # as in ARC: {"text": [...], "label": [...]}
+        choices, labels = choices.get("text"), choices.get("label")
+    if not isinstance(choices, list | tuple) or not all(isinstance(item, str | int | float) for item in choices):
+        raise ProblemError("`choices` is not a list of texts")
+    if not 2 <= len(choices) <= 26:
+        raise ProblemError(f"{len(choices)} choices: 2 to 26 are possible")
+    options = tuple(map(str, choices))
+    answer = row["answer"] if row.get("answer") is not None else row.get("answerKey")
+    if isinstance(labels, list) and str(answer) in map(str, labels):
+        answer = list(map(str, labels)).index(str(answer))
+    if isinstance(answer, int) and not isinstance(answer, bool) and 0 <= answer < len(options):
+        letter = chr(ord("A") + answer)
+    else:
+        letter = extract.letter(answer, options) or "" if isinstance(answer, str) else ""
+    if not letter:
+        raise ProblemError(f"`answer` names none of the {len(options)} choices")
+    return Reference(ReferenceKind.CHOICE, answer=letter, choices=options)
+
+
+def _gym_reference(row: dict[str, Any]) -> Reference:
+    dataset, entry = row.get("dataset"), row.get("entry")
+    if not isinstance(dataset, str) or not dataset or not isinstance(entry, str | dict):
+        raise ProblemError("a reasoning-gym row has `dataset` (a text) and `entry` (an object, or its JSON)")
+    try:
+        text = entry if isinstance(entry, str) else json.dumps(entry)
+        readable = isinstance(json.loads(text), dict)
+    except (ValueError, RecursionError):
+        readable = False
+    if not readable:
+        raise ProblemError("`entry` is not a JSON object")
+    return Reference(ReferenceKind.GYM, dataset=dataset, entry=text)
+
+
+def _file_rows(source: str) -> Iterator[tuple[int, Any]]:
+    try:
+        data = Path(source).read_bytes()
+    except OSError as error:
+        raise ProblemError(
+            f"cannot read {source}: {error.strerror or error}. "
+            "A source is a JSONL file, hf:NAME[:CONFIG][:SPLIT] or gym:FAMILY:SIZE[:SEED]"
+        ) from None
+    lines = data.removeprefix(b"\xef\xbb\xbf").rstrip().split(b"\n") if data.strip() else []
+    for number, line in enumerate(lines, 1):
+        yield number, lambda line=line: _parse(line)
+
+
+def _parse(line: bytes) -> object:
+    """One line of the file. Raises ProblemError."""
+    if not line.strip():
+        raise ProblemError("an empty line")
+    try:
+        return json.loads(line.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ProblemError(f"not UTF-8 at byte {error.start + 1}") from None
+    except (ValueError, RecursionError) as error:
+        raise ProblemError(f"not JSON: {error}") from None
+
+
+def _hub_rows(source: str) -> Iterator[tuple[int, Any]]:
+    match = _HF.fullmatch(source)
+    if match is None:
+        raise ProblemError(f"hf:{source} is not hf:NAME[:CONFIG][:SPLIT]")
+    name, config, split = match["name"], match["config"], match["split"]
+    if config in (*_SPLITS, "dev") and split is None:
+        config, split = None, config
+    try:
+        from datasets import load_dataset
+    except ImportError:
+        raise SetupError("hf: sources need the package `datasets`: pip install datasets") from None
+    try:
+        data = load_dataset(name, config, split=split)
+    except Exception as error:  # whatever hub, network and files raise
+        raise SetupError(
+            f"the dataset {name} cannot be loaded ({type(error).__name__}: {str(error)[:300]}). "
+            "Check its name, config and split and the network, or give the problems as a JSONL file"
+        ) from error
+    if isinstance(data, dict):
+        data = data[next((split for split in _SPLITS if split in data), next(iter(data)))]
+    yield from enumerate(map(dict, data), 1)
+
+
+def _gym_rows(source: str) -> Iterator[tuple[int, Any]]:
+    match = _GYM.fullmatch(source)
+    if match is None or not int(match["size"]):
+        raise ProblemError(f"gym:{source} is not gym:FAMILY[,FAMILY...]:SIZE[:SEED], such as gym:count_primes,gcd:30:7")
+    try:
+        from reasoning_gym import create_dataset
+        from reasoning_gym.factory import DATASETS
+    except ImportError:
+        raise SetupError("gym: sources need the package `reasoning-gym`: pip install reasoning-gym") from None
+    families, size, seed = match["families"].split(","), int(match["size"]), int(match["seed"] or 0)
+    for family in families:
+        if family not in DATASETS:
+            raise ProblemError(f"reasoning-gym has no {family!r}; it has {', '.join(sorted(DATASETS))}")
+    for part, family in enumerate(families):
+        data = create_dataset(family, size=size, seed=seed)
+        for index in range(size):
+            yield part * size + index + 1, lambda data=data, family=family, index=index: _gym_row(data, family, seed, index)
+
+
+def _gym_row(data: Any, family: str, seed: int, index: int) -> dict[str, Any]:
+    """An item that its own scorer still accepts after a trip through JSON."""
+    try:
+        item = data[index]
+        entry = json.dumps(item)
+        if item["answer"] is not None and data.score_answer(item["answer"], entry=json.loads(entry)) < 1:
+            raise ValueError("its own answer is not scored 1 once stored")
+    except Exception as error:
+        raise ProblemError(f"{family} gave an item that cannot be used: {error}") from None
+    return {"id": f"{family}-{seed}-{index}", "question": item["question"], "dataset": family, "entry": entry}

@@ -1,0 +1,70 @@
+"""reasoning-gym's own scorers. Some of them evaluate the answer as Python: those only ever see harmless text."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+
+from toolreason.types import Judgement
+
+MAX_CHARACTERS = 20_000
+# What the scorers of reasoning-gym 0.1 hand to `eval` (a literal is meant) and to sympy's `parse_expr` (which evaluates too).
+_LITERALS = {"string_insertion", "spiral_matrix", "number_sorting", "binary_matrix", "n_queens"}
+_EXPRESSIONS = {"simple_integration", "intermediate_integration", "polynomial_multiplication", "puzzle24", "countdown"}
+_NAMES = {
+    "sin",
+    "cos",
+    "tan",
+    "sec",
+    "csc",
+    "cot",
+    "asin",
+    "acos",
+    "atan",
+    "sinh",
+    "cosh",
+    "tanh",
+    "exp",
+    "log",
+    "ln",
+    "sqrt",
+    "pi",
+}
+
+
+def warm() -> None:
+    """Import what scoring needs, so that a job's time does not pay for it."""
+    import reasoning_gym  # noqa: F401
+
+
+def judge(dataset: str, entry: str, answer: str) -> tuple[str, str]:
+    """(judgement, reason): correct at a score of 1. Unbounded in time: call it in a worker."""
+    if len(answer) > MAX_CHARACTERS:
+        return Judgement.WRONG, f"the answer is longer than {MAX_CHARACTERS} characters"
+    if not harmless(dataset, answer):
+        return Judgement.WRONG, "the answer is not of the form asked for"
+    from reasoning_gym.factory import DATASETS, get_score_answer_fn
+
+    if dataset not in DATASETS:
+        return Judgement.UNSCORED, f"reasoning-gym has no dataset {dataset!r}"
+    try:
+        item = json.loads(entry)
+        score = float(get_score_answer_fn(dataset)(answer, entry=item))
+    except Exception as error:
+        return Judgement.UNSCORED, f"reasoning-gym could not score it: {type(error).__name__}: {error}"[:300]
+    return (Judgement.CORRECT, "") if score >= 1.0 else (Judgement.WRONG, f"reasoning-gym scores it {score:g}")
+
+
+def harmless(dataset: str, answer: str) -> bool:
+    """Whether the scorer may see this answer: a literal, or arithmetic over known function names and single letters."""
+    if dataset in _LITERALS and "(" in answer:
+        try:
+            ast.literal_eval(answer)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            return False
+    if dataset in _EXPRESSIONS:
+        names = re.findall(r"[^\W\d]\w*", answer)
+        plain = not re.search(r"[^\w\s+\-*/^().,=]|\.\s*[^\W\d]|__", answer)
+        return plain and all(len(name) == 1 or name in _NAMES for name in names)
+    return True
