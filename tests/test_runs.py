@@ -112,6 +112,13 @@ def test_more_samples_of_the_same_problems_elsewhere_are_the_same_run(tmp_path: 
     RunWriter.open(tmp_path, replace(MANIFEST, samples=9, problems="copy.jsonl", version="2", started="later")).close()
 
 
+def test_a_run_without_trajectories_takes_new_settings(tmp_path: Path) -> None:
+    RunWriter.open(tmp_path, MANIFEST).close()  # and then, say, its model was missing
+    other = replace(MANIFEST, policy="another")
+    RunWriter.open(tmp_path, other).close()
+    assert runs.manifest(tmp_path) == other
+
+
 def test_trajectories_without_a_manifest_are_not_adopted(tmp_path: Path) -> None:
     (tmp_path / "trajectories.jsonl").write_bytes(b'{"of": "someone else"}\n')
     with pytest.raises(SettingsError, match="name another directory"):

@@ -236,16 +236,18 @@ def _damaged(file: Path, number: int, error: Exception) -> InputError:
 
 
 def _settle(path: Path, wanted: Manifest) -> None:
-    """Write the manifest of a new run; refuse to mix other settings into an old one."""
-    if not (path / MANIFEST).exists():
-        trajectories = path / TRAJECTORIES
-        if trajectories.exists() and trajectories.stat().st_size:
-            raise SettingsError(f"{path} has trajectories but no {MANIFEST}: name another directory with --out")
-        replace_file(path / MANIFEST, to_json(wanted) + "\n")
-        return
-    there = manifest(path)
-    if differences := there.differences(wanted):
-        raise SettingsError(
-            f"{path} was collected with other settings:\n  " + "\n  ".join(differences) + "\n"
-            "Nothing was changed. Give the same settings to resume it, or another directory with --out."
-        )
+    """Write the manifest of a new run; refuse to mix other settings into one that has trajectories."""
+    file = path / TRAJECTORIES
+    empty = not file.exists() or file.stat().st_size == 0
+    if (path / MANIFEST).exists():
+        differences = manifest(path).differences(wanted)
+        if differences and not empty:
+            raise SettingsError(
+                f"{path} was collected with other settings:\n  " + "\n  ".join(differences) + "\n"
+                "Nothing was changed. Give the same settings to resume it, or another directory with --out."
+            )
+        if not differences:
+            return
+    elif not empty:
+        raise SettingsError(f"{path} has trajectories but no {MANIFEST}: name another directory with --out")
+    replace_file(path / MANIFEST, to_json(wanted) + "\n")

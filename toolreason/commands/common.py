@@ -1,0 +1,154 @@
+"""What the commands share: consoles, options, error and signal handling, and the parts a rollout needs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+import typer.core
+from rich.console import Console
+from rich.text import Text
+
+from toolreason.errors import InputError, SettingsError, SetupError, ToolreasonError
+
+if TYPE_CHECKING:
+    from toolreason.execution.base import Sessions
+    from toolreason.policies.base import Policy
+    from toolreason.strategies.base import Settings
+    from toolreason.types import Problem
+
+T = TypeVar("T")
+DEFAULT_POLICY = "transformers:qwen2.5-coder-0.5b-instruct"
+INFRASTRUCTURE, INPUT, SETUP, INTERRUPTED = 1, 2, 3, 130
+
+StrategyOption = Annotated[
+    str, typer.Option("--strategy", "-s", help="How to reason: plain, artist, hint_infer, or an installed one.")
+]
+PolicyOption = Annotated[
+    str, typer.Option("--policy", "-p", help="Who samples: transformers:NAME, vllm:URL, chat:MODEL or scripted:FILE.")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the strategy, e.g. max_calls=4. Repeatable.")
+]
+TemperatureOption = Annotated[float, typer.Option(help="0 is greedy.")]
+TopPOption = Annotated[float, typer.Option(help="Nucleus sampling; 1 is off.")]
+SeedOption = Annotated[int, typer.Option(help="Sample i of a problem draws with this seed + i.")]
+SandboxOption = Annotated[
+    str, typer.Option(help="Where code runs: docker; local (no boundary: your own machine, for trusted models only); none.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
+
+
+def stdout() -> Console:
+    return Console()
+
+
+def stderr() -> Console:
+    return Console(stderr=True)
+
+
+class Commands(typer.core.TyperGroup):
+    """Commands whose expected errors are one red message and an exit code: 1 infrastructure, 2 input, 3 set-up, 130 Ctrl-C."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ToolreasonError as error:
+            fail(error)
+            raise typer.Exit(exit_code(error)) from None
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            say("interrupted")
+            raise typer.Exit(INTERRUPTED) from None
+
+
+def exit_code(error: ToolreasonError) -> int:
+    if isinstance(error, InputError):
+        return INPUT
+    return SETUP if isinstance(error, SetupError) else INFRASTRUCTURE
+
+
+def fail(error: ToolreasonError) -> None:
+    say(f"error: {error}", "red")
+
+
+def say(text: str, style: str = "yellow") -> None:
+    """A note on stderr; whatever is in it, it does not act."""
+    stderr().print(harmless(text, style), soft_wrap=True)
+
+
+def harmless(text: str, style: str = "") -> Text:
+    """Text from anywhere, to print."""
+    from toolreason.render import visible
+
+    return Text(visible(text), style)
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on one line of stdout."""
+    typer.echo(json.dumps(value, ensure_ascii=True))
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """`asyncio.run`, with a polite kill (SIGTERM) ending the work in the same orderly way as Ctrl-C."""
+
+    async def guarded() -> T:
+        task = asyncio.current_task()
+        assert task is not None
+        with contextlib.suppress(NotImplementedError, RuntimeError):  # not in the main thread
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        return await main
+
+    return asyncio.run(guarded())
+
+
+def settings_of(strategy: str, pairs: Iterable[str] | None, **values: object) -> Settings:
+    """The settings of the strategy of this name. `values` are options of their own, None where not given."""
+    from toolreason.strategies.base import load, parse_settings
+
+    given = [f"{key}={value}" for key, value in values.items() if value is not None]
+    settings: Settings = parse_settings(load(strategy).settings, [*(pairs or ()), *given])
+    return settings
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a rollout needs, opened."""
+
+    policy: Policy
+    sessions: Sessions | None
+    verifier: Any
+
+
+@contextlib.asynccontextmanager
+async def opened(policy: str, sandbox: str, *, tell: Callable[[str], Any] = lambda what: None) -> AsyncIterator[Parts]:
+    """The policy of this name, the sandbox and a verifier, closed at the end whatever happens."""
+    from toolreason.execution import SessionBook, open_sandbox
+    from toolreason.policies import open_policy
+    from toolreason.verify import Verifier
+
+    async with contextlib.AsyncExitStack() as stack:
+        box = None
+        if sandbox != "none":
+            tell(f"starting the {sandbox} sandbox")
+            box = await stack.enter_async_context(open_sandbox(sandbox))
+        tell(f"opening {policy}")
+        engine = await open_policy(policy)
+        stack.push_async_callback(engine.aclose)
+        verifier = await stack.enter_async_context(Verifier(sandbox=box))
+        yield Parts(engine, SessionBook(box) if box else None, verifier)
+
+
+def sandbox_for(sandbox: str, settings: Settings, problems: Iterable[Problem]) -> str:
+    """`none` where neither the strategy nor the verification runs code, so that `plain` needs no container engine."""
+    from toolreason.types import ReferenceKind
+
+    if sandbox not in ("docker", "local", "none"):
+        raise SettingsError(f"no sandbox {sandbox!r}: there are docker, local and none")
+    runs_code = hasattr(settings, "max_calls") or any(p.reference.kind is ReferenceKind.CODE for p in problems)
+    return sandbox if runs_code else "none"
