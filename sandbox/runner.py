@@ -29,14 +29,22 @@ from runner_cell import clip
 from runner_output import Kept
 from runner_processes import Processes, oom_kills
 
-PRELOAD = ("numpy", "sympy", "mpmath", "networkx", "fractions", "decimal", "itertools", "collections", "statistics", "re", "datetime")
+PRELOAD = (
+    "numpy",
+    "sympy",
+    "mpmath",
+    "networkx",
+    "fractions",
+    "decimal",
+    "itertools",
+    "collections",
+    "statistics",
+    "re",
+    "datetime",
+)
 MAX_FRAME = 16 << 20
 PACKET = 1 << 20
 OUTCOMES = ("ok", "error", "memory")  # what a child may say of itself
-
-
-class Lost(Exception):
-    """The session process is dead: its variables are gone."""
 
 
 class Wire:
@@ -97,18 +105,15 @@ class Runner:
         timeout = float(request["timeout_s"])
         cell = CellRun(self, request["code"], timeout)
         began = time.monotonic()
-        try:
-            reply = cell.watch(began + timeout)
-            keep = bool(request["keep"]) and reply["outcome"] in ("ok", "error")
-            lost = False
-            if keep:
-                cell.drain()
-                self.link.close()
-                self.link, self.session = cell.link, cell.pid
-            else:
-                self.step_back(cell)
-        except Lost:
-            reply, keep, lost = {"outcome": "crashed", "error": "the cell killed its session process"}, False, True
+        reply = cell.watch(began + timeout)
+        keep = bool(request["keep"]) and reply["outcome"] in ("ok", "error")
+        lost = False
+        if keep:
+            cell.drain()
+            self.link.close()
+            self.link, self.session = cell.link, cell.pid
+        else:
+            lost = not self.step_back(cell)
         cell.close(keep)
         if lost:
             self.processes.purge(None)
@@ -118,15 +123,13 @@ class Runner:
         self.wire.send({"id": request["id"], "lost": lost, "duration_s": round(time.monotonic() - began, 6), **reply})
         self.processes.purge(self.session)
 
-    def step_back(self, cell: CellRun) -> None:
-        """Kill all but the session process, which then says that its child has ended and can serve again."""
+    def step_back(self, cell: CellRun) -> bool:
+        """Kill all but the session process, which then says that its child has ended and can serve again. False if it is dead."""
         self.processes.purge(self.session)
         cell.drain()
-        os.kill(self.session, signal.SIGCONT)
-        deadline = time.monotonic() + 5
-        while not cell.exited:
-            if not cell.session_says(deadline - time.monotonic()):
-                raise Lost
+        with suppress(ProcessLookupError):
+            os.kill(self.session, signal.SIGCONT)  # a cell may have stopped it
+        return bool(cell.exited) or (not cell.orphan and cell.session_says(5))
 
     def end(self) -> NoReturn:
         self.processes.purge(None)
@@ -141,6 +144,7 @@ class CellRun:
         self.settings = runner.settings
         self.timeout = timeout
         self.exited: dict[str, Any] | None = None
+        self.silent = False  # whether the child has closed its link
         self.pid = 0
         self.oom = oom_kills()
         self.out, self.err = Kept(self.settings["output_chars"]), Kept(self.settings["output_chars"])
@@ -154,12 +158,12 @@ class CellRun:
         while data:
             data = data[os.pwrite(source, data, os.fstat(source).st_size) :]
         request = {"number": runner.number, "cpu_s": int(timeout * max(1.0, self.settings["cpus"])) + 2}
-        self.sent = True
+        self.orphan = False  # whether the session process is dead
         given = [theirs.fileno(), pipes[0][1], pipes[1][1], source]
         try:
             socket.send_fds(runner.link, [json.dumps(request).encode()], given)
         except OSError:
-            self.sent = False  # the session process died since the last cell
+            self.orphan = True  # it died since the last cell: a thread of that one, say
         theirs.close()
         for fd in given[1:]:
             os.close(fd)
@@ -167,9 +171,10 @@ class CellRun:
             os.set_blocking(fd, False)
 
     def watch(self, deadline: float) -> dict[str, Any]:
-        """Wait for the child's report or for a limit to strike. Raises Lost when the session process dies."""
-        if not self.sent:
-            raise Lost
+        """Wait for the child's report, its end, or for a limit to strike.
+
+        A child whose session process has died may still end well and become the session.
+        """
         with selectors.DefaultSelector() as selector:
             for source in (self.runner.wire.read_fd, self.runner.link, self.link, *self.pipes):
                 selector.register(source, selectors.EVENT_READ)
@@ -186,10 +191,14 @@ class CellRun:
                     if (report := self.child_says()) is not None:
                         return report
                     selector.unregister(self.link)
+                    self.silent = True
                 if self.runner.link in ready:
-                    if not self.session_says(0):
-                        raise Lost
-                    return self.ended()
+                    if self.session_says(0):
+                        return self.ended()
+                    selector.unregister(self.runner.link)
+                    self.orphan = True
+                if self.silent and self.orphan:
+                    return {"outcome": "crashed", "error": "it killed its session process and died"}
         return {"outcome": "timeout", "error": f"stopped: it ran longer than {self.timeout:g} s"}
 
     def pull(self, fd: int) -> bool:

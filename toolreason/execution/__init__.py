@@ -1,0 +1,39 @@
+"""The host's side of the sandbox: sessions in which cells of Python run.
+
+`docker` is the boundary. `local` is none and must be asked for by name. `ScriptedSandbox` is for tests. Nothing heavy is imported
+before it is used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from toolreason.errors import SettingsError
+from toolreason.execution.base import Limits, Sandbox, Session, Sessions
+from toolreason.execution.book import SessionBook
+from toolreason.execution.scripted import ScriptedSandbox
+
+if TYPE_CHECKING:
+    from toolreason.execution.docker import DockerSandbox
+    from toolreason.execution.local import LocalSandbox
+
+__all__ = ["Limits", "Sandbox", "ScriptedSandbox", "Session", "SessionBook", "Sessions", "open_sandbox"]
+
+
+def open_sandbox(name: str = "docker", limits: Limits = Limits(), **options: Any) -> DockerSandbox | LocalSandbox:
+    """A sandbox by name, `docker` or `local`, to be entered with `async with`. Options are those of its class.
+
+    Raises SettingsError for an unknown name or option; entering raises SetupError when something is missing on this machine.
+    """
+    try:
+        if name == "docker":
+            from toolreason.execution.docker import DockerSandbox
+
+            return DockerSandbox(limits, **options)
+        if name == "local":
+            from toolreason.execution.local import LocalSandbox
+
+            return LocalSandbox(limits, **options)
+    except TypeError as error:
+        raise SettingsError(f"the {name} sandbox: {error}") from error
+    raise SettingsError(f"there is no sandbox {name!r}: use 'docker', or 'local' (no boundary)")
