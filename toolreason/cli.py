@@ -26,7 +26,7 @@ Exit codes: 0 done, 1 something failed, 2 wrong input, 3 something is missing on
 """
 
 app = typer.Typer(
-    cls=common.Commands, help=EXAMPLES, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_show_locals=False
+    cls=common.Commands, help=EXAMPLES, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False
 )
 app.command()(solve.solve)
 app.command()(collect.collect)

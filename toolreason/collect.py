@@ -194,7 +194,7 @@ async def collect(
         on_progress(tally)
     started = time.monotonic()
     await _run([shared.worker] * min(concurrency, len(jobs) - tally.finished))
-    return tally.summary(wall_s=time.monotonic() - started, idle_share=gauge.idle_share)
+    return tally.summary(wall_s=time.monotonic() - started, idle_share=gauge.idle_share if gauge.requests else None)
 
 
 def _rollout() -> Rollout:

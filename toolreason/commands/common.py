@@ -128,20 +128,22 @@ class Parts:
 @contextlib.asynccontextmanager
 async def opened(policy: str, sandbox: str, *, tell: Callable[[str], Any] = lambda what: None) -> AsyncIterator[Parts]:
     """The policy of this name, the sandbox and a verifier, closed at the end whatever happens."""
-    from toolreason.execution import SessionBook, open_sandbox
     from toolreason.policies import open_policy
     from toolreason.verify import Verifier
 
     async with contextlib.AsyncExitStack() as stack:
-        box = None
+        box = sessions = None
         if sandbox != "none":
+            from toolreason.execution import SessionBook, open_sandbox
+
             tell(f"starting the {sandbox} sandbox")
             box = await stack.enter_async_context(open_sandbox(sandbox))
+            sessions = SessionBook(box)
         tell(f"opening {policy}")
         engine = await open_policy(policy)
         stack.push_async_callback(engine.aclose)
         verifier = await stack.enter_async_context(Verifier(sandbox=box))
-        yield Parts(engine, SessionBook(box) if box else None, verifier)
+        yield Parts(engine, sessions, verifier)
 
 
 def sandbox_for(sandbox: str, settings: Settings, problems: Iterable[Problem]) -> str:

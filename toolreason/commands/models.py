@@ -27,12 +27,11 @@ def list_(json_: common.JsonOption = False) -> None:
     if json_:
         common.print_json({"models": rows, "home": str(models.home())})
         return
-    table = Table("name", "what", "MB", "licence", "here")
+    table = Table("name", "here", "MB", "what", box=None, pad_edge=False)
     for row in rows:
-        table.add_row(
-            str(row["name"]), str(row["summary"]), str(row["disk_mb"]), str(row["licence"]), "yes" if row["here"] else "no"
-        )
+        table.add_row(str(row["name"]), "yes" if row["here"] else "no", str(row["disk_mb"]), str(row["summary"]))
     common.stdout().print(table)
+    common.say("fetch one, and see its licence: toolreason models pull NAME", "dim")
 
 
 @app.command()
