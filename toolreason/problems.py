@@ -16,12 +16,12 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from toolreason.errors import ProblemError, SetupError
-from toolreason.types import Problem, Reference, ReferenceKind
+from toolreason.types import Problem, Reference, ReferenceKind, from_json
 from toolreason.verify import extract
 
 _SPLITS = ("test", "validation", "train")
@@ -112,10 +112,7 @@ def from_row(row: object, default_id: str) -> Problem:
 
 def _reference(row: dict[str, Any]) -> Reference:
     if row.get("reference") is not None:
-        try:
-            return Reference(**row["reference"])
-        except (TypeError, ValueError) as error:
-            raise ProblemError(f"`reference` cannot be read: {error}") from None
+        return _whole_reference(row["reference"])
     if row.get("tests"):
         return Reference(ReferenceKind.CODE, tests=_texts(row, "tests"))
     if row.get("dataset") or row.get("entry"):
@@ -134,13 +131,19 @@ def _reference(row: dict[str, Any]) -> Reference:
     return Reference(ReferenceKind.MATH, answer=text)
 
 
+def _whole_reference(value: object) -> Reference:
+    """A reference in the form of `types.Reference`, as `dump` writes it where the short keys do not suffice."""
+    known = {entry.name for entry in fields(Reference)}
+    if not isinstance(value, dict) or not set(value) <= known:
+        raise ProblemError(f"`reference` is not an object with some of {', '.join(sorted(known))}")
+    try:
+        return from_json(Reference, json.dumps(value))
+    except ValueError as error:
+        raise ProblemError(f"`reference` cannot be read: {error}") from None
+
+
 def _scalar(value: object) -> str:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, str | int | float)
-        or value != value
-        or value in (float("inf"), float("-inf"))
-    ):
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ProblemError(f"`answer` is neither a text nor a number, but {type(value).__name__}")
     if isinstance(value, float) and not math.isfinite(value):
         raise ProblemError("`answer` is not a finite number")

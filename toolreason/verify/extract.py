@@ -142,6 +142,10 @@ def choice(response: str, choices: Sequence[str] = ()) -> str | None:
 def letter(text: str, choices: Sequence[str] = ()) -> str | None:
     """`B`, `(B)`, `b.`, `B) blue`, `\\text{B}` and the option's own text are all `B`."""
     plain = re.sub(r"\\(?:text|mathrm|mathbf|textbf|mbox)\s*\{([^{}]*)\}", r"\1", text).strip().strip("$*_` \n")
+    if re.fullmatch(r"\(?[A-Z]\)?[.:]?", plain):  # before the options' texts: an option may itself be a letter
+        alone = plain.strip("().:")
+        if ord(alone) - ord("A") < (len(choices) or 26):
+            return alone
     for index, option in enumerate(choices):
         if _squeeze(plain) == _squeeze(option):
             return chr(ord("A") + index)

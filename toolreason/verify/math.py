@@ -1,7 +1,7 @@
 r"""Mathematical equality: exact numbers and lists by ourselves, everything else by math-verify, always in a worker.
 
-An exact answer has to be exact: `0.33333333` is not `1/3`. Lists go item by item, in order where brackets say so. Nothing is
-evaluated as code: the only parser that sees an answer is math-verify's LaTeX grammar.
+An exact answer has to be exact: `0.33333333` is not `1/3`. Lists go item by item, in order where brackets say so. No answer is
+evaluated as code: the only parser that sees it is math-verify's LaTeX grammar, which hands sympy nothing but digits to evaluate.
 """
 
 from __future__ import annotations

@@ -44,8 +44,8 @@ _REWRITES = [
 ]
 _SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 _ABBREVIATIONS = """
-mm=millimeter cm=centimeter m=meter km=kilometer in=inch inches=inch ft=foot feet=foot yd=yard mi=mile mg=milligram g=gram kg=kilogram
-lb=pound oz=ounce s=second sec=second min=minute h=hour hr=hour ml=milliliter l=liter usd=dollar deg=degree
+mm=millimeter cm=centimeter m=meter km=kilometer in=inch inches=inch ft=foot feet=foot yd=yard mi=mile mg=milligram g=gram
+kg=kilogram lb=pound oz=ounce s=second sec=second min=minute h=hour hr=hour ml=milliliter l=liter usd=dollar deg=degree
 mph=mile_per_hour km/h=kilometer_per_hour m/s=meter_per_second
 centimetre=centimeter metre=meter kilometre=kilometer millimetre=millimeter litre=liter
 """

@@ -97,50 +97,53 @@ class Workers:
         dies or cannot start. Cancelling the call ends its worker.
         """
         async with self._slots:
-            if self._closed:
-                raise VerifierError("the grading workers are closed")
-            worker = await self._take()
-            self._busy.add(worker)
+            worker, result = await self._begin({"function": function, "args": args, "limit_s": timeout_s})
             try:
-                result = await self._job(worker, {"function": function, "args": args, "limit_s": timeout_s})
+                if "error" not in result:
+                    result = await self._finish(worker, timeout_s)
             except BaseException:
-                await asyncio.shield(worker.stop())
+                await asyncio.shield(self._discard(worker))
                 raise
-            finally:
-                self._busy.discard(worker)
             worker.jobs += 1
             if worker.jobs >= self.recycle or self._closed:
-                await worker.stop()
+                await self._discard(worker)
             else:
+                self._busy.discard(worker)
                 self._idle.append(worker)
         if "error" in result:
             raise VerifierError(f"the grader failed: {result['error']}")
         return result["value"]
 
-    async def _take(self) -> _Worker:
-        while self._idle:
-            worker = self._idle.pop()
-            if worker.process.returncode is None:
-                return worker
-            await worker.stop()
-        return await _Worker.start(self.memory_mb)
+    async def _begin(self, message: dict[str, Any]) -> tuple[_Worker, dict[str, Any]]:
+        """Hand a job to an idle or new worker; its first word. One that died while idle is replaced."""
+        while not self._closed:
+            used = bool(self._idle)
+            worker = self._idle.pop() if used else await _Worker.start(self.memory_mb)
+            self._busy.add(worker)
+            try:
+                async with asyncio.timeout(_STARTUP_S):
+                    await worker.send(message)
+                    return worker, await worker.receive()
+            except BaseException as error:
+                await asyncio.shield(self._discard(worker))
+                if not isinstance(error, VerifierError | TimeoutError | OSError):
+                    raise
+                if not used:
+                    raise VerifierError("a grading worker did not start") from error
+        raise VerifierError("the grading workers are closed")
 
-    async def _job(self, worker: _Worker, message: dict[str, Any]) -> dict[str, Any]:
+    async def _finish(self, worker: _Worker, timeout_s: float) -> dict[str, Any]:
         try:
-            async with asyncio.timeout(_STARTUP_S):
-                await worker.send(message)
-                first = await worker.receive()
-        except (TimeoutError, OSError) as error:
-            raise VerifierError("a grading worker did not start") from error
-        if "error" in first:
-            return first
-        try:
-            async with asyncio.timeout(message["limit_s"]):
+            async with asyncio.timeout(timeout_s):
                 return await worker.receive()
         except TimeoutError as error:
-            raise Overtime(f"not decided within {message['limit_s']:g} s") from error
+            raise Overtime(f"not decided within {timeout_s:g} s") from error
         except (OSError, ValueError) as error:
             raise VerifierError("a grading worker died") from error
+
+    async def _discard(self, worker: _Worker) -> None:
+        await worker.stop()
+        self._busy.discard(worker)
 
     async def aclose(self) -> None:
         """End all workers; a job still running raises VerifierError. Safe to call twice."""
