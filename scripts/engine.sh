@@ -87,24 +87,19 @@ install_engine() {
   hash -r
 }
 
-clear_stale_pid() { # a killed dockerd leaves its pid file, and the next one refuses to start beside it
-  local pid
-  [ -f "$PIDFILE" ] || return 0
-  pid=$(cat "$PIDFILE" 2>/dev/null || true)
-  if [ -n "$pid" ] && [ "$(cat "/proc/$pid/comm" 2>/dev/null || true)" = dockerd ]; then return 0; fi
-  say "removing the pid file that a dead dockerd left: $PIDFILE"
-  rm -f "$PIDFILE"
-}
-
-running_dockerd() { # whether the dockerd of the pid file lives: starting up, or not answering
+running_dockerd() { # whether the dockerd of the pid file lives (a killed one may be left as a zombie for a while)
   local pid
   pid=$(cat "$PIDFILE" 2>/dev/null || true)
-  [ -n "$pid" ] && [ "$(cat "/proc/$pid/comm" 2>/dev/null || true)" = dockerd ]
+  [ -n "$pid" ] && [ "$(cat "/proc/$pid/comm" 2>/dev/null || true)" = dockerd ] && ! grep -qs '^State:[[:space:]]*Z' "/proc/$pid/status"
 }
 
+started="" # the process that this script started
 start_engine() {
-  clear_stale_pid
   if running_dockerd; then say "a dockerd is starting already"; return; fi
+  if [ -f "$PIDFILE" ]; then # the next dockerd refuses to start beside it
+    say "removing the pid file that a dead dockerd left: $PIDFILE"
+    rm -f "$PIDFILE"
+  fi
   if [ -z "$DIR" ] && [ -d /run/systemd/system ]; then
     say "starting the docker service"
     systemctl start docker >&2 || say "systemctl could not start docker: journalctl -u docker"
@@ -118,15 +113,26 @@ start_engine() {
   say "starting dockerd, log in $LOG"
   # a session of its own and no descriptors of ours: it outlives this shell, and nobody waits for its output
   setsid nohup dockerd "${options[@]}" >>"$LOG" 2>&1 </dev/null &
+  started=$!
   disown
 }
 
+no_start() {
+  if [ -f "$LOG" ]; then tail -n 15 "$LOG" >&2; fi
+  fail "$1; its log: $LOG, or journalctl -u docker"
+}
+
 wait_for_engine() {
-  local waited=0
+  local waited=0 tries=1
   until find_engine; do
-    if [ "$waited" -ge "$WAIT_S" ]; then
-      [ -f "$LOG" ] && tail -n 15 "$LOG" >&2
-      fail "dockerd did not answer within $WAIT_S s; its log is $LOG"
+    [ "$waited" -lt "$WAIT_S" ] || no_start "dockerd did not answer within $WAIT_S s"
+    if [ -n "$started" ] && ! kill -0 "$started" 2>/dev/null; then
+      # one that is started right after another was killed gives up on that one's containerd; the next finds the way free
+      [ "$tries" -lt 3 ] || no_start "dockerd ended, $tries times"
+      tries=$((tries + 1)) started=""
+      start_engine
+    elif [ -z "$started" ] && ! running_dockerd && ! [ -d /run/systemd/system ]; then
+      start_engine  # the one that we waited for has died
     fi
     sleep 1
     waited=$((waited + 1))
