@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypedDict
 
@@ -86,11 +87,12 @@ class Nodes(Generic[SettingsT]):
     async def _sample(self, view: View, action: Think, runtime: Runtime[RolloutContext]) -> Completion:
         """One call of the policy; what it streamed is taken back from the stream if it fails, since it is tried again."""
         context, streamed = runtime.context, 0
+        here = copy_context()  # the stream's writer works in this node's context only, and an engine's thread calls from none
 
         def on_text(text: str) -> None:
             nonlocal streamed
             streamed += len(text)
-            runtime.stream_writer(Event(kind="text", source=Source.MODEL.value, text=text))
+            here.run(runtime.stream_writer, Event(kind="text", source=Source.MODEL.value, text=text))
 
         try:
             return await context.policy.sample(

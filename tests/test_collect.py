@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import json
 import signal
 import subprocess
@@ -20,6 +21,7 @@ from toolreason import runs
 from toolreason.collect import Gauge, collect
 from toolreason.errors import CapabilityError, InfrastructureError, InputError, SandboxError
 from toolreason.policies.scripted import ScriptedPolicy
+from toolreason.rollout import rollout
 from toolreason.runs import Key, Manifest, RunWriter
 from toolreason.stats import Summary, Tally
 from toolreason.types import Judgement, Problem, Sampling, Segment, Source, StopReason, Trajectory, Verdict
@@ -308,6 +310,28 @@ async def test_a_cancelled_request_leaves_the_gauge_idle() -> None:
     await asyncio.wait([call])
     now = 1.0
     assert gauge.idle_share == 1.0
+
+
+async def test_text_that_an_engine_reports_from_outside_the_rollouts_context_is_streamed() -> None:
+    class Threaded(ScriptedPolicy):
+        async def sample(self, *args: Any, on_text: Any, **more: Any) -> Any:
+            drawn = await super().sample(*args, **more)
+            told = asyncio.Event()
+
+            def tell() -> None:  # as an engine's thread does, through call_soon_threadsafe
+                on_text(drawn.text)
+                told.set()
+
+            contextvars.Context().run(asyncio.get_running_loop().call_soon, tell)
+            await told.wait()
+            return drawn
+
+    events: list[Any] = []
+    done = await asyncio.wait_for(
+        rollout(PROBLEMS[0], strategy="plain", policy=Gauge(Threaded(["the answer"])), on_event=events.append), 30
+    )
+    assert done.error is None
+    assert any(event.get("text", "").startswith("the answer") for event in events)
 
 
 # A collection in a process of its own, to be killed. Each finished key goes to stdout only after it was kept.

@@ -113,7 +113,7 @@ def _collect(
 
     async def work(writer: RunWriter) -> Summary:
         with bar("starting") as progress:
-            async with common.opened(manifest.policy, sandbox, tell=progress.tell) as parts:
+            async with common.opened(manifest.policy, sandbox, concurrency=concurrency, tell=progress.tell) as parts:
                 progress.tell(manifest.strategy)
                 return await collect(
                     problems,

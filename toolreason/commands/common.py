@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 DEFAULT_POLICY = "transformers:qwen2.5-coder-0.5b-instruct"
+SPARE = 2  # sessions beyond those of the rollouts, for grading code
 INFRASTRUCTURE, INPUT, SETUP, INTERRUPTED = 1, 2, 3, 130
 
 StrategyOption = Annotated[
@@ -126,8 +128,11 @@ class Parts:
 
 
 @contextlib.asynccontextmanager
-async def opened(policy: str, sandbox: str, *, tell: Callable[[str], Any] = lambda what: None) -> AsyncIterator[Parts]:
+async def opened(
+    policy: str, sandbox: str, *, concurrency: int = 1, tell: Callable[[str], Any] = lambda what: None
+) -> AsyncIterator[Parts]:
     """The policy of this name, the sandbox and a verifier, closed at the end whatever happens."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # we have our own, and two at once garble each other
     from toolreason.policies import open_policy
     from toolreason.verify import Verifier
 
@@ -137,7 +142,7 @@ async def opened(policy: str, sandbox: str, *, tell: Callable[[str], Any] = lamb
             from toolreason.execution import SessionBook, open_sandbox
 
             tell(f"starting the {sandbox} sandbox")
-            box = await stack.enter_async_context(open_sandbox(sandbox))
+            box = await stack.enter_async_context(open_sandbox(sandbox, max_sessions=concurrency + SPARE))
             sessions = SessionBook(box)
         tell(f"opening {policy}")
         engine = await open_policy(policy)

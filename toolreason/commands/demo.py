@@ -32,7 +32,11 @@ def demo(
         from toolreason import demo
 
         with console.status("starting") as status:
-            async with common.opened(policy, sandbox, tell=lambda what: status.update(common.harmless(what))) as parts:
+
+            def tell(what: str) -> None:
+                status.update(common.harmless(what))
+
+            async with common.opened(policy, sandbox, concurrency=concurrency, tell=tell) as parts:
                 status.stop()
                 stage = demo.Stage(parts.policy, parts.sessions, parts.verifier, console, bar, policy, max_tokens, concurrency)
                 return await demo.demo(stage, path, demo.problems())
