@@ -50,7 +50,7 @@ def test_the_question_may_have_any_of_three_names(tmp_path, key):
         ({"choices": [10, 20], "answer": "B"}, Reference(ReferenceKind.CHOICE, "B", ("10", "20"))),
         ({"choices": ["B", "A"], "answer": "B"}, Reference(ReferenceKind.CHOICE, "B", ("B", "A"))),
         ({"choices": ["X", "Y"], "answer": "Y"}, Reference(ReferenceKind.CHOICE, "B", ("X", "Y"))),
-        ({"choices": {"text": ["x", "y"], "label": ["1", "2"]}, "answerKey": "2"}, Reference(ReferenceKind.CHOICE, "B", ("x", "y"))),
+        ({"choices": {"text": ["x", "y"], "label": [1, 2]}, "answerKey": "2"}, Reference(ReferenceKind.CHOICE, "B", ("x", "y"))),
         ({"tests": ["assert f(1) == 2"]}, Reference(ReferenceKind.CODE, tests=("assert f(1) == 2",))),
         ({"tests": "assert f(1) == 2"}, Reference(ReferenceKind.CODE, tests=("assert f(1) == 2",))),
         ({"dataset": "gcd", "entry": {"answer": "1"}}, Reference(ReferenceKind.GYM, dataset="gcd", entry='{"answer": "1"}')),

@@ -156,6 +156,35 @@ async def test_a_sandbox_that_fails_is_never_held_against_the_model():
     assert sandbox.opened == sandbox.closed == 1
 
 
+RUNNER_CASES = [
+    ("def double(n):\n    return 2 * n", Judgement.CORRECT),
+    ("def double(n):\n    return n", Judgement.WRONG),
+    ("def double(n):\n    raise SystemExit(0)", Judgement.WRONG),
+    ("import os\ndef double(n):\n    os._exit(0)", Judgement.WRONG),
+    ("def double(n):\n    while True: pass", Judgement.WRONG),
+]
+
+
+async def runner_cases(sandbox, cases):
+    verifier = Verifier(sandbox, timeout_s=5)
+    return [(await verifier(CODE, trajectory(f"```python\n{program}\n```"))).judgement for program, _ in cases]
+
+
+async def test_the_real_runner_decides_the_same():
+    from toolreason.execution.local import LocalSandbox
+
+    async with LocalSandbox() as sandbox:
+        assert await runner_cases(sandbox, RUNNER_CASES) == [judgement for _, judgement in RUNNER_CASES]
+
+
+@pytest.mark.docker
+async def test_a_container_decides_the_same():
+    from toolreason.execution.docker import DockerSandbox
+
+    async with DockerSandbox(pool=0, max_sessions=1) as sandbox:
+        assert await runner_cases(sandbox, RUNNER_CASES[::3]) == [Judgement.CORRECT, Judgement.WRONG]
+
+
 async def test_code_without_a_sandbox_is_unscored_and_names_the_fix():
     verdict = await Verifier()(CODE, trajectory("```python\npass\n```"))
     assert verdict.judgement is Judgement.UNSCORED
@@ -170,6 +199,12 @@ COUNTDOWN = {"question": "?", "answer": "94*4 - 61 - 6", "metadata": {"numbers":
     [
         ("gcd", {"question": "?", "answer": "12"}, "12", Judgement.CORRECT),
         ("gcd", {"question": "?", "answer": "12"}, "13", Judgement.WRONG),
+        (
+            "calendar_arithmetic",
+            {"question": "?", "answer": "Friday", "metadata": {"task": "weekday_of_date"}},
+            r"\text{Friday}",
+            Judgement.CORRECT,
+        ),
         ("gcd", {"question": "?", "answer": "12"}, "12 or 13", Judgement.WRONG),
         ("countdown", COUNTDOWN, "4*94 - (61 + 6)", Judgement.CORRECT),
         ("countdown", COUNTDOWN, "309", Judgement.WRONG),

@@ -42,18 +42,24 @@ def judge(dataset: str, entry: str, answer: str) -> tuple[str, str]:
     """(judgement, reason): correct at a score of 1. Unbounded in time: call it in a worker."""
     if len(answer) > MAX_CHARACTERS:
         return Judgement.WRONG, f"the answer is longer than {MAX_CHARACTERS} characters"
-    if not harmless(dataset, answer):
+    if not harmless(dataset, answer) or not harmless(dataset, _plain(answer)):
         return Judgement.WRONG, "the answer is not of the form asked for"
     from reasoning_gym.factory import DATASETS, get_score_answer_fn
 
     if dataset not in DATASETS:
         return Judgement.UNSCORED, f"reasoning-gym has no dataset {dataset!r}"
     try:
-        item = json.loads(entry)
-        score = float(get_score_answer_fn(dataset)(answer, entry=item))
+        scorer, item = get_score_answer_fn(dataset), json.loads(entry)
+        score = max(float(scorer(text, entry=item)) for text in {answer: 0, _plain(answer): 0})
     except Exception as error:
         return Judgement.UNSCORED, f"reasoning-gym could not score it: {type(error).__name__}: {error}"[:300]
     return (Judgement.CORRECT, "") if score >= 1.0 else (Judgement.WRONG, f"reasoning-gym scores it {score:g}")
+
+
+def _plain(answer: str) -> str:
+    r"""`\text{Friday}` is `Friday`: scorers compare plain text, and boxes make models write LaTeX."""
+    answer = re.sub(r"\\(?:text|textbf|mathrm|mathbf|texttt|mbox)\s*\{([^{}]*)\}", r"\1", answer.strip().strip("$").strip())
+    return re.sub(r"\\([{}_%#&])", r"\1", answer).strip("*` ")
 
 
 def harmless(dataset: str, answer: str) -> bool:
