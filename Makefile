@@ -46,6 +46,7 @@ check: lint
 lint: setup ## ruff and mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@$(BIN)/mypy sandbox
 
 examples: setup engine image model ## runs every example
 	@$(ENGINE); set -e; for example in examples/*.py; do echo "== $$example"; timeout 900 $(BIN)/python "$$example" </dev/null; done

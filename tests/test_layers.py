@@ -36,10 +36,13 @@ def room(name: str) -> str:
 
 
 def imported(tree: ast.AST) -> Iterator[str]:
-    """Full names of what is imported from toolreason, wherever in the file."""
+    """Full names of what is taken from toolreason, wherever in the file."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name.split(".")[0] == "toolreason")
+            yield from (alias.name for alias in node.names if alias.name.startswith("toolreason."))
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "toolreason":
+            if not node.attr.startswith("__"):  # `toolreason.__file__` is a fact, `toolreason.solve` is the roof
+                yield f"toolreason.{node.attr}"
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, "relative imports hide where they point"
             if node.module == "toolreason":
