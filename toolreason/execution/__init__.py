@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Limits", "Sandbox", "ScriptedSandbox", "Session", "SessionBook", "Sessions", "open_sandbox"]
 
 
-def open_sandbox(name: str = "docker", limits: Limits = Limits(), **options: Any) -> DockerSandbox | LocalSandbox:
+def open_sandbox(name: str = "docker", limits: Limits | None = None, **options: Any) -> DockerSandbox | LocalSandbox:
     """A sandbox by name, `docker` or `local`, to be entered with `async with`. Options are those of its class.
 
     Raises SettingsError for an unknown name or option; entering raises SetupError when something is missing on this machine.

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any, Self, TypeVar
 
-from toolreason.errors import SandboxError, SetupError
+from toolreason.errors import SandboxError
 from toolreason.execution import image as images
 from toolreason.execution import reaper
 from toolreason.execution.base import Limits, Session
@@ -39,7 +39,7 @@ class DockerSandbox:
 
     def __init__(
         self,
-        limits: Limits = Limits(),
+        limits: Limits | None = None,
         *,
         pool: int = 2,
         max_sessions: int = 32,
@@ -47,7 +47,7 @@ class DockerSandbox:
         runtime: str | None = None,
         grace_s: float = 10.0,
     ) -> None:
-        self.limits, self.image, self.runtime = limits, image, runtime
+        self.limits, self.image, self.runtime = limits or Limits(), image, runtime
         self._pool, self._grace_s = pool, grace_s
         self._slots = asyncio.Semaphore(max_sessions)
         self._warm: deque[WireSession] = deque()

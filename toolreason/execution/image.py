@@ -139,7 +139,8 @@ def install_packages(target: Path, machine: str) -> None:
     if done.returncode:
         raise SetupError(
             f"pip could not fetch the sandbox's packages: {done.stderr.strip()[-600:]}\n"
-            "Give pip an index or wheels (`pip config set global.index-url ...`, PIP_FIND_LINKS), or `python -m ensurepip` if it is missing."
+            "Give pip an index or wheels (`pip config set global.index-url ...`, PIP_FIND_LINKS); if pip is missing, "
+            "`python -m ensurepip`."
         )
 
 

@@ -37,11 +37,11 @@ def warn_once() -> None:
 class LocalSandbox:
     """Sessions are subprocesses in temporary folders, with the packages of this interpreter. Linux only. No boundary: see above."""
 
-    def __init__(self, limits: Limits = Limits(), *, max_sessions: int = 32, grace_s: float = 10.0) -> None:
+    def __init__(self, limits: Limits | None = None, *, max_sessions: int = 32, grace_s: float = 10.0) -> None:
         if not sys.platform.startswith("linux"):
             raise SetupError("the local sandbox needs Linux: use the docker sandbox")
         warn_once()
-        self.limits, self._grace_s = limits, grace_s
+        self.limits, self._grace_s = limits or Limits(), grace_s
         self._slots = asyncio.Semaphore(max_sessions)
         self._live: set[WireSession] = set()
         self._tasks: set[asyncio.Task[None]] = set()

@@ -89,7 +89,7 @@ def cell_result(frame: dict[str, Any]) -> CellResult:
             raise ValueError("a text is no string")
         if type(dropped) is not int or dropped < 0 or not isinstance(duration, (int, float)) or not math.isfinite(duration):
             raise ValueError("a number is none")
-        clean = {name: text if text is None else _plain(text) for name, text in (texts | options).items()}
+        clean: dict[str, Any] = {name: text if text is None else _plain(text) for name, text in (texts | options).items()}
         return CellResult(outcome=Outcome(frame["outcome"]), dropped=dropped, duration_s=float(duration), **clean)
     except (KeyError, ValueError, TypeError) as error:
         raise SandboxError(f"the runner's reply makes no sense: {error}") from error

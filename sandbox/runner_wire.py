@@ -1,0 +1,43 @@
+"""The wire to the host: frames of JSON, each behind its length."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from typing import Any
+
+MAX_FRAME = 16 << 20
+
+
+class Wire:
+    """Frames of JSON over two descriptors: four bytes of length, big-endian, then UTF-8."""
+
+    def __init__(self, read_fd: int, write_fd: int) -> None:
+        self.read_fd, self.write_fd = read_fd, write_fd
+        self.buffer = bytearray()
+
+    def fill(self) -> None:
+        """Read what is there. Ends the process when the host has gone, or talks nonsense."""
+        chunk = os.read(self.read_fd, 1 << 16)
+        if not chunk:
+            raise EOFError
+        self.buffer += chunk
+
+    def receive(self) -> dict[str, Any]:
+        while True:
+            if len(self.buffer) >= 4:
+                (size,) = struct.unpack_from(">I", self.buffer)
+                if size > MAX_FRAME:
+                    raise EOFError
+                if len(self.buffer) >= 4 + size:
+                    frame = json.loads(bytes(self.buffer[4 : 4 + size]))
+                    del self.buffer[: 4 + size]
+                    return dict(frame)
+            self.fill()
+
+    def send(self, frame: dict[str, Any]) -> None:
+        body = json.dumps(frame).encode()
+        data = memoryview(struct.pack(">I", len(body)) + body)
+        while data:
+            data = data[os.write(self.write_fd, data) :]
