@@ -19,7 +19,7 @@ import json, sys, toolreason
 done = toolreason.solve("6*7?", answer="42", strategy="artist", policy=f"scripted:{sys.argv[1]}", sandbox="local")
 print(json.dumps([done.stop, done.verdict.judgement, [segment.source for segment in done.segments]]))
 """
-REPLIES = ["Let me compute.\n```python\nprint(6*7)\n```\n", "So it is \\boxed{42}."]
+REPLIES = ["<think>I compute it.</think>\n<python>print(6*7)</python>", "<answer>\\boxed{42}</answer>"]
 
 
 def run(*command: str | Path, cwd: Path) -> str:
