@@ -191,31 +191,31 @@ async def test_code_without_a_sandbox_is_unscored_and_names_the_fix():
     assert "Verifier(sandbox=...)" in verdict.reason
 
 
+WEEKDAY = {"question": "?", "answer": "Friday", "metadata": {"task": "weekday_of_date"}}
 COUNTDOWN = {"question": "?", "answer": "94*4 - 61 - 6", "metadata": {"numbers": [6, 61, 94, 4], "target": 309}}
 
 
-@pytest.mark.parametrize(
-    ("dataset", "entry", "answer", "judgement"),
-    [
-        ("gcd", {"question": "?", "answer": "12"}, "12", Judgement.CORRECT),
-        ("gcd", {"question": "?", "answer": "12"}, "13", Judgement.WRONG),
-        (
-            "calendar_arithmetic",
-            {"question": "?", "answer": "Friday", "metadata": {"task": "weekday_of_date"}},
-            r"\text{Friday}",
-            Judgement.CORRECT,
-        ),
-        ("gcd", {"question": "?", "answer": "12"}, "12 or 13", Judgement.WRONG),
-        ("countdown", COUNTDOWN, "4*94 - (61 + 6)", Judgement.CORRECT),
-        ("countdown", COUNTDOWN, "309", Judgement.WRONG),
-        ("no_such_family", {}, "1", Judgement.UNSCORED),
-        ("gcd", {}, "1", Judgement.UNSCORED),
-    ],
-)
-async def test_gym_items_are_scored_by_their_own_scorer(gym_verifier, dataset, entry, answer, judgement):
-    problem = Problem("1", "?", Reference(ReferenceKind.GYM, dataset=dataset, entry=json.dumps(entry)))
-    verdict = await gym_verifier.grade(problem, f"<answer>{answer}</answer>")
-    assert verdict.judgement is judgement, verdict.reason
+GYM = [
+    ("gcd", {"question": "?", "answer": "12"}, "12", Judgement.CORRECT),
+    ("gcd", {"question": "?", "answer": "12"}, "$12$", Judgement.CORRECT),
+    ("gcd", {"question": "?", "answer": "12"}, "13", Judgement.WRONG),
+    ("gcd", {"question": "?", "answer": "12"}, "12 or 13", Judgement.WRONG),
+    ("calendar_arithmetic", WEEKDAY, r"\text{Friday}", Judgement.CORRECT),
+    ("calendar_arithmetic", WEEKDAY, "Monday", Judgement.WRONG),
+    ("countdown", COUNTDOWN, "4*94 - (61 + 6)", Judgement.CORRECT),
+    ("countdown", COUNTDOWN, "309", Judgement.WRONG),
+    ("countdown", COUNTDOWN, "__import__('os').getpid()", Judgement.WRONG),
+    ("no_such_family", {}, "1", Judgement.UNSCORED),
+    ("gcd", {}, "1", Judgement.UNSCORED),
+]
+
+
+async def test_gym_items_are_scored_by_their_own_scorer():
+    async with Verifier(workers=1, timeout_s=30) as verifier:
+        for dataset, entry, answer, judgement in GYM:
+            problem = Problem("1", "?", Reference(ReferenceKind.GYM, dataset=dataset, entry=json.dumps(entry)))
+            verdict = await verifier.grade(problem, f"<answer>{answer}</answer>")
+            assert verdict.judgement is judgement, (dataset, answer, verdict.reason)
 
 
 @pytest.mark.parametrize(
@@ -241,9 +241,3 @@ def test_honest_answers_reach_their_scorer(dataset, answer):
     from toolreason.verify.gym import harmless
 
     assert harmless(dataset, answer)
-
-
-@pytest.fixture
-async def gym_verifier():
-    async with Verifier(workers=1, timeout_s=30) as verifier:
-        yield verifier

@@ -29,7 +29,7 @@ _FORBIDDEN = tuple(
     f"os.{name}" for name in ("system", "exec", "fork", "posix_spawn", "spawn", "remove", "rename", "kill", "putenv")
 )
 _FORBIDDEN += tuple(f"{name}." for name in ("subprocess", "socket", "shutil", "ctypes", "pty", "urllib", "ftplib", "smtplib"))
-_STARTUP_S = 120.0  # importing sympy on a loaded machine; a failure, not a matter of the job
+_STARTUP_S = 120.0  # importing sympy on a loaded machine; not part of the time of a job
 
 
 class Overtime(Exception):
@@ -75,9 +75,10 @@ class _Worker:
             self.process.stdin.close()
         with contextlib.suppress(ProcessLookupError):
             self.process.kill()
-        # Not `communicate`: the rest of the output is of no interest, but the pipe has to reach its end to be closed.
-        with contextlib.suppress(Exception):
-            await asyncio.gather(self.process.wait(), self.process.stdout.read() if self.process.stdout else asyncio.sleep(0))
+        await self.process.wait()
+        if self.process.stdout is not None:
+            with contextlib.suppress(RuntimeError):  # a job that is still reading will meet the end itself
+                await self.process.stdout.read()  # a pipe closes when it has been read to its end
 
 
 class Workers:
