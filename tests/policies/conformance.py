@@ -12,7 +12,7 @@ from toolreason.types import Sampling, Segment, Source
 
 GREEDY = Sampling(temperature=0.0)
 HOT = Sampling(temperature=1.0)
-QUESTION: list[Message] = [{"role": "user", "content": "Count from one to ten, one number a line."}]
+QUESTION: list[Message] = [{"role": "user", "content": "Write a long story about a fox who counts."}]
 
 
 async def draw(policy: Policy, max_tokens: int = 16, sampling: Sampling = GREEDY, **options: object) -> Completion:

@@ -121,7 +121,6 @@ class ScriptedPolicy:
         self.busy += 1
         self.busiest = max(self.busiest, self.busy)
         try:
-            await asyncio.sleep(0)
             return await self._play(stream, reply, on_text)
         finally:
             self.busy -= 1
@@ -142,8 +141,7 @@ class ScriptedPolicy:
 
     async def _play(self, stream: TextStream, reply: str, on_text: TextSink | None) -> Completion:
         for token in (*self.tokenizer.encode(reply, special=True), self.tokenizer.end_id):
-            if self._delay_s:
-                await asyncio.sleep(self._delay_s)
+            await asyncio.sleep(self._delay_s)
             piece = stream.push(token, logprob(token))
             if piece and on_text is not None:
                 on_text(piece)
