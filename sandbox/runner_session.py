@@ -18,6 +18,7 @@ import socket
 import sys
 import types
 from contextlib import suppress
+from os import _exit, close, fork, getpid, waitpid, waitstatus_to_exitcode  # a cell may replace those of `os`
 from random import getstate, setstate
 from typing import Any, NoReturn
 
@@ -52,7 +53,7 @@ def serve(link: socket.socket, namespace: dict[str, Any], settings: dict[str, An
         request, fds = receive(link)
         randomness = getstate()  # `random` reseeds itself in a child; a cell's seed must hold in the next cell
         try:
-            child = os.fork()
+            child = fork()
         except OSError as error:
             link.send(json.dumps({"exit": -1, "error": str(error)}).encode())
             _close(fds)
@@ -70,7 +71,7 @@ def serve(link: socket.socket, namespace: dict[str, Any], settings: dict[str, An
 def enter(fds: list[int], cpu_s: int) -> tuple[socket.socket, str]:
     """Make this child the place where the cell runs: its own session, streams, limits. Returns its link and the code."""
     global _cell_pid
-    _cell_pid = os.getpid()
+    _cell_pid = getpid()
     os.setsid()
     out_of_memory_first(1000)
     link_fd, out, err, source = fds
@@ -91,8 +92,8 @@ def report(link: socket.socket, result: dict[str, str | None]) -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()
-    if os.getpid() != _cell_pid:
-        os._exit(0)
+    if getpid() != _cell_pid:
+        _exit(0)
     for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):  # an alarm would kill the idle session
         signal.setitimer(timer, 0)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -105,7 +106,7 @@ def report(link: socket.socket, result: dict[str, str | None]) -> None:
 def receive(link: socket.socket) -> tuple[dict[str, Any], list[int]]:
     data, fds, _, _ = socket.recv_fds(link, 65536, 8)
     if not data:
-        os._exit(0)
+        _exit(0)
     for fd in fds:
         os.set_inheritable(fd, False)
     return json.loads(data), fds
@@ -114,7 +115,7 @@ def receive(link: socket.socket) -> tuple[dict[str, Any], list[int]]:
 def wait(child: int) -> int:
     """The exit code of the child, negative for a signal."""
     try:
-        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        return waitstatus_to_exitcode(waitpid(child, 0)[1])
     except ChildProcessError:  # a cell made the kernel forget its children
         return -1
 
@@ -157,4 +158,4 @@ def out_of_memory_first(score: int) -> None:
 
 def _close(fds: list[int]) -> None:
     for fd in fds:
-        os.close(fd)
+        close(fd)

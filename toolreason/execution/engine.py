@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,9 @@ class Engine:
             cert, key, ca = (str(Path(self.cert_path) / f"{name}.pem") for name in ("cert", "key", "ca"))
             tls = docker.tls.TLSConfig(client_cert=(cert, key), ca_cert=ca, verify=True)
         try:
+            if self.host.startswith("unix://"):  # asked first: docker-py leaves the socket open that it could not connect
+                with socket.socket(socket.AF_UNIX) as probe:
+                    probe.connect(self.host.removeprefix("unix://"))
             return docker.DockerClient(base_url=self.host, tls=tls or False, timeout=timeout_s, version="auto")
         except (docker.errors.DockerException, OSError) as error:
             raise SetupError(f"{NO_ENGINE.format(where=f' at {self.host}')} ({error})") from error

@@ -65,6 +65,9 @@ def remove(client: Any, container: str) -> bool:
         client.api.remove_container(container, force=True, v=True)
         return True
     except docker.errors.APIError as error:
+        if "paused" in str(error):  # an engine kills no paused container
+            client.api.unpause(container)
+            return remove(client, container)
         if error.status_code in (404, 409):  # gone, or being removed by the engine
             return False
         raise
