@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
 os.environ["LANGGRAPH_STRICT_MSGPACK"] = "true"  # read when langgraph is imported: before any test module
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -20,9 +21,13 @@ settings.register_profile("search", deadline=None, max_examples=1000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 
+# servers that whoever runs the tests has named: an engine elsewhere, a vLLM server elsewhere
+NAMED = [urlsplit(url).hostname for url in (os.environ.get("DOCKER_HOST"), os.environ.get("TOOLREASON_VLLM_URL")) if url]
+
+
 def pytest_runtest_setup() -> None:
     enable_socket()
-    socket_allow_hosts(["127.0.0.1", "::1", "localhost"], allow_unix_socket=True)
+    socket_allow_hosts(["127.0.0.1", "::1", "localhost", *filter(None, NAMED)], allow_unix_socket=True)
 
 
 @pytest.fixture(scope="session")
