@@ -90,7 +90,7 @@ class DockerSandbox:
         except BaseException:
             self._slots.release()
             raise
-        session._on_close = self._returner(session._on_close)
+        session.on_close = self._returner(session.on_close)
         self._refill()
         return session
 

@@ -87,11 +87,11 @@ def cell_result(frame: dict[str, Any]) -> CellResult:
         dropped, duration = frame.get("dropped", 0), frame.get("duration_s", 0.0)
         if not all(isinstance(text, str) for text in (*texts.values(), *(o for o in options.values() if o is not None))):
             raise ValueError("a text is no string")
-        if type(dropped) is not int or dropped < 0 or not isinstance(duration, (int, float)) or not math.isfinite(duration):
+        if type(dropped) is not int or not 0 <= dropped < 1 << 53 or not math.isfinite(duration):
             raise ValueError("a number is none")
         clean: dict[str, Any] = {name: text if text is None else _plain(text) for name, text in (texts | options).items()}
         return CellResult(outcome=Outcome(frame["outcome"]), dropped=dropped, duration_s=float(duration), **clean)
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise SandboxError(f"the runner's reply makes no sense: {error}") from error
 
 
@@ -105,7 +105,7 @@ class WireSession:
 
     def __init__(self, wire: Wire, limits: Limits, *, grace_s: float = 10.0, on_close: Callable[[], None] = lambda: None) -> None:
         self._wire, self._frames = wire, Frames(wire)
-        self._limits, self._grace_s, self._on_close = limits, grace_s, on_close
+        self._limits, self._grace_s, self.on_close = limits, grace_s, on_close
         self._lock = asyncio.Lock()
         self._closed: str | None = None
         self._count = 0
@@ -183,4 +183,4 @@ class WireSession:
         if self._closed is None:
             self._closed = why
             self._wire.close()
-            self._on_close()
+            self.on_close()

@@ -1,0 +1,77 @@
+"""What the image is made of."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from toolreason.errors import SetupError
+from toolreason.execution import base_image, image
+
+
+def test_the_tag_changes_with_any_file_and_with_the_base(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("Dockerfile", "packages.txt", "runner.py", "runner_cell.py"):
+        (tmp_path / name).write_text(name)
+    monkeypatch.setattr(image, "source", lambda: tmp_path)
+    seen = {image.image_tag(), image.image_tag(base_image.TAG)}
+    for path in tmp_path.iterdir():
+        path.write_text("changed")
+        seen.add(image.image_tag())
+    assert len(seen) == 6
+    (tmp_path / "notes.md").write_text("no part of it")
+    assert image.image_tag() in seen
+
+
+def test_every_package_is_pinned_by_version_and_hash() -> None:
+    text = (image.source() / "packages.txt").read_text().replace("\\\n", " ")
+    rows = [row for row in text.splitlines() if row and not row.startswith("#")]
+    assert {row.split("==")[0] for row in rows} == {"mpmath", "networkx", "numpy", "sympy"}
+    assert all("--hash=sha256:" in row for row in rows)
+
+
+def test_the_build_context_is_the_runner_the_dockerfile_and_the_packages(tmp_path: Path) -> None:
+    (tmp_path / "mpmath").mkdir()
+    (tmp_path / "mpmath/__init__.py").write_text("")
+    file = io.BytesIO()
+    image.write_context(file, tmp_path)
+    with tarfile.open(fileobj=file) as tar:
+        entries = {entry.name: entry for entry in tar}
+    assert {"Dockerfile", "runner/runner.py", "runner/runner_session.py", "site-packages/mpmath/__init__.py"} <= entries.keys()
+    assert all((entry.uid, entry.gid) == (0, 0) and not entry.issym() for entry in entries.values())
+    assert all(entry.mode & 0o005 for entry in entries.values())
+
+
+def test_the_mirror_comes_from_either_notation_of_apts_sources(tmp_path: Path) -> None:
+    (tmp_path / "sources.list.d").mkdir()
+    (tmp_path / "sources.list").write_text("# deb http://no/ bookworm main\ndeb [arch=amd64] http://one/debian bookworm main\n")
+    (tmp_path / "sources.list.d/a.list").write_text("deb http://other/ jammy main\n")
+    (tmp_path / "sources.list.d/b.sources").write_text(
+        "Types: deb\nURIs: http://two/debian http://three/debian\nSuites: bookworm bookworm-updates\n\n"
+        "Types: deb\nURIs: http://security/\nSuites: bookworm-security\n"
+    )
+    assert list(base_image.debian_mirrors(tmp_path)) == ["http://one/debian", "http://two/debian", "http://three/debian"]
+
+
+def test_without_root_the_error_names_another_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    with pytest.raises(SetupError, match="docker load"):
+        base_image.make(None, print)
+
+
+def test_packages_that_pip_cannot_get_are_a_setup_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "packages.txt").write_text("toolreason-nonesuch==1.0 --hash=sha256:" + "0" * 64)
+    monkeypatch.setattr(image, "source", lambda: tmp_path)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(SetupError, match="index or wheels"):
+        image.install_packages(tmp_path / "out", "x86_64")
+
+
+@pytest.mark.docker
+def test_a_built_image_is_found_and_not_built_again() -> None:
+    said: list[str] = []
+    assert image.exists()
+    assert image.build(said.append).startswith("toolreason-sandbox:")
+    assert said == []
