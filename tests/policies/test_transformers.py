@@ -34,7 +34,7 @@ async def policy(small_model: Path, _closed: object) -> TransformersPolicy:
 
 
 class TestConformance(ExactPolicy):
-    pass
+    tie = 1e-3
 
 
 async def test_log_probabilities_are_those_of_a_plain_forward_pass(policy: TransformersPolicy) -> None:
@@ -80,16 +80,16 @@ async def test_calls_share_one_batch_and_those_that_join_late_draw_what_they_wou
 
 
 async def test_a_cancelled_call_leaves_the_batch(policy: TransformersPolicy) -> None:
-    started = asyncio.Event()
+    started, before = asyncio.Event(), policy.stats.drawn
     task = asyncio.create_task(draw(policy, 400, HOT, seed=1, on_text=lambda piece: started.set()))
     await started.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await draw(policy, 1)
-    while policy.stats.running:
-        await asyncio.sleep(0.01)
-    assert policy.stats.drawn > 0
+    await draw(policy, 2)
+    await draw(policy, 1)  # by now the loop has turned since the call was cancelled
+    assert policy.stats.drawn - before < 400
+    assert policy.stats.running <= 1
 
 
 async def test_ids_of_another_model_are_refused_and_harm_nobody(policy: TransformersPolicy) -> None:
@@ -141,7 +141,7 @@ async def test_a_model_that_is_not_there_names_the_fix(tmp_path: Path) -> None:
         await TransformersPolicy.load("smollm2-135m-instruct", dtype="int3")
 
 
-async def test_pickled_weights_are_not_read(small_model: Path, tmp_path: Path) -> None:
+def test_pickled_weights_are_not_read(small_model: Path, tmp_path: Path) -> None:
     import torch
 
     for file in small_model.iterdir():
@@ -149,7 +149,7 @@ async def test_pickled_weights_are_not_read(small_model: Path, tmp_path: Path) -
             (tmp_path / file.name).symlink_to(file)
     torch.save({}, tmp_path / "pytorch_model.bin")
     with pytest.raises(SetupError, match="safetensors"):
-        await TransformersPolicy.load(str(tmp_path))
+        asyncio.run(TransformersPolicy.load(str(tmp_path)))
 
 
 async def test_a_model_without_a_chat_template_says_so(small_model: Path) -> None:

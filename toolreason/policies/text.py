@@ -80,7 +80,7 @@ class TextStream:
         new = self._new_text()
         self._decide(token, self.text + new.rstrip(REPLACEMENT))
         if self.finish is not None:
-            return self._rest()
+            return self.flush()
         if not new or new.endswith(REPLACEMENT):  # a character may be incomplete: wait
             return ""
         self._window, self._known = self._window[self._known :], len(self._window) - self._known
@@ -104,7 +104,7 @@ class TextStream:
         elif len(self.ids) >= self.limit:
             self.finish = self._limit_finish
 
-    def _rest(self) -> str:
-        """The text not given out yet, half characters as U+FFFD."""
+    def flush(self) -> str:
+        """The text not given out yet, half characters as U+FFFD: `push` does it at the last token."""
         given, self.text = self.text, text_after(self._decode, self._before, self.ids)
         return self.text[len(given) :]

@@ -1,0 +1,168 @@
+"""A real vLLM server passes the conformance suite: one that this module starts on the CPU, or that of TOOLREASON_VLLM_URL."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.policies.conformance import GREEDY, HOT, QUESTION, ExactPolicy, draw
+from toolreason.errors import PolicyError, SettingsError
+from toolreason.policies import ChatPolicy, Finish, VllmPolicy, open_policy
+from toolreason.policies.tokenizer import ChatTokenizer, load_tokenizer
+from toolreason.types import Segment, Source
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(420)]  # the first test waits for the server
+
+ROOT = Path(__file__).parents[2]
+START_S = 300
+QUIET = {
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "OMP_WAIT_POLICY": "passive",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[str]:
+    if url := os.environ.get("TOOLREASON_VLLM_URL"):
+        yield url
+        return
+    python = ROOT / ".venv-vllm/bin/python"
+    if not python.exists():
+        pytest.fail("there is no vLLM: run `make vllm`, or set TOOLREASON_VLLM_URL to a server")
+    model = request.getfixturevalue("small_model")
+    port, log = free_port(), tmp_path_factory.mktemp("vllm") / "server.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [
+                *(python, "-m", "vllm.entrypoints.openai.api_server", "--model", model, "--served-model-name", "small"),
+                *("--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--max-model-len", "2048"),
+                *("--max-num-seqs", "8", "--enforce-eager"),
+            ],
+            env={**os.environ, **QUIET},
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        wait_for(f"http://127.0.0.1:{port}", process, log)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        end(process)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        try:
+            if httpx.get(f"{url}/health", timeout=5).status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.5)
+    pytest.fail(f"vLLM did not start: {log.read_text(errors='replace')[-3000:]}")
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """The server and all processes that it started, whatever state they are in."""
+    for kind, patience in ((signal.SIGTERM, 15), (signal.SIGKILL, 15)):
+        try:
+            os.killpg(process.pid, kind)
+            process.wait(patience)
+        except (ProcessLookupError, subprocess.TimeoutExpired):
+            continue
+
+
+@pytest.fixture(scope="module")
+def tokenizer(server: str) -> ChatTokenizer:
+    return load_tokenizer(httpx.get(f"{server}/v1/models", timeout=30).json()["data"][0]["root"])
+
+
+@pytest.fixture
+async def policy(server: str, tokenizer: ChatTokenizer) -> AsyncIterator[VllmPolicy]:
+    policy = await VllmPolicy.connect(server, tokenizer=tokenizer)
+    yield policy
+    await policy.aclose()
+
+
+class TestConformance(ExactPolicy):
+    tie = 0.3  # a server that we did not start computes in bfloat16
+
+
+async def test_the_server_s_tokenizer_is_found_from_what_it_says_of_itself(server: str) -> None:
+    policy = await open_policy(f"vllm:{server}/v1")
+    assert policy.decode(policy.prompt(QUESTION).token_ids).endswith("assistant\n")
+    assert policy.context_length >= 2048
+    await policy.aclose()
+
+
+async def test_log_probabilities_are_those_before_temperature(policy: VllmPolicy) -> None:
+    """The first token's, greedy, against the same token's where it was drawn at another temperature."""
+    greedy = await draw(policy, 1)
+    drawn = [await draw(policy, 1, HOT, seed=seed) for seed in range(12)]
+    same = [c.logprobs for c in drawn if c.token_ids == greedy.token_ids]
+    assert same
+    assert all(logprobs == pytest.approx(greedy.logprobs, abs=0.05) for logprobs in same)
+
+
+async def test_a_cancelled_call_frees_its_place_in_the_server(policy: VllmPolicy, server: str) -> None:
+    import asyncio
+
+    started = asyncio.Event()
+    task = asyncio.create_task(draw(policy, 1900, HOT, seed=2, on_text=lambda piece: started.set()))
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with httpx.AsyncClient() as client:
+        running = True
+        while running:  # bounded by the test's own limit; unhindered it would run for 1,900 tokens
+            text = (await client.get(f"{server}/metrics", timeout=30)).text
+            counts = [line for line in text.splitlines() if line.startswith("vllm:num_requests_running")]
+            running = any(float(line.rsplit(" ", 1)[1]) > 0 for line in counts)
+            await asyncio.sleep(0.05)
+    assert counts
+    assert all(server.busy == 0 for server in policy.servers.all)
+
+
+async def test_what_the_server_refuses_is_an_error_that_quotes_it(policy: VllmPolicy, server: str) -> None:
+    with pytest.raises(PolicyError, match="out of vocabulary"):
+        await policy.sample([Segment(Source.PROMPT, "x", (10**6,))], GREEDY, max_tokens=1)
+    with pytest.raises(SettingsError, match="does not serve nothing-like-it"):
+        await VllmPolicy.connect(server, model="nothing-like-it")
+
+
+async def test_the_same_server_works_as_a_chat_model(policy: VllmPolicy, server: str) -> None:
+    from langchain_openai import ChatOpenAI
+
+    name = policy._model
+    model = ChatOpenAI(model=name, base_url=f"{server}/v1", api_key="none", temperature=0, max_retries=0)
+    chat = ChatPolicy(model)
+    pieces: list[str] = []
+    completion = await chat.sample([chat.prompt(QUESTION)], GREEDY, max_tokens=12, on_text=pieces.append)
+    assert completion.text
+    assert "".join(pieces) == completion.text
+    assert (completion.token_ids, completion.finish) == ((), Finish.LENGTH)
+    first = completion.text.split()[1]
+    stopped = await chat.sample([chat.prompt(QUESTION)], GREEDY, max_tokens=12, stop=[first])
+    assert (stopped.finish, stopped.stop) == (Finish.STOP, first)
+    assert stopped.text.endswith(first)
+    await model.root_async_client.close()
