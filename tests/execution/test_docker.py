@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -192,3 +193,31 @@ async def test_an_engine_that_is_missing_is_a_setup_error_with_the_fix(
     with pytest.raises(SetupError, match=said):
         async with DockerSandbox(LIMITS):
             pass
+
+
+async def test_an_image_that_is_not_built_is_a_setup_error_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toolreason.execution.image.REPOSITORY", "toolreason-nonesuch")
+    with pytest.raises(SetupError, match=r"python -m toolreason\.execution\.image"):
+        async with DockerSandbox(LIMITS):
+            pass
+
+
+async def test_an_engine_over_tcp_works_as_a_local_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    local = Engine.find()
+
+    async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer):
+            while chunk := await reader.read(1 << 16):
+                writer.write(chunk)
+                await writer.drain()
+
+    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await local.connect()
+        with contextlib.suppress(OSError):
+            await asyncio.gather(pipe(reader, back), pipe(there, writer))
+
+    async with await asyncio.start_server(forward, "127.0.0.1", 0) as server:
+        monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        async with DockerSandbox(LIMITS, pool=0) as sandbox:
+            session = await sandbox.session()
+            assert (await session.run("print('x' * 100_000)\n6 * 7")).value == "42"

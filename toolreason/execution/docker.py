@@ -59,6 +59,7 @@ class DockerSandbox:
 
     async def __aenter__(self) -> Self:
         self._threads = ThreadPoolExecutor(CONTROL_THREADS, "toolreason-docker")
+        self._client: Any = None
         try:
             self._engine = Engine.find()
             self._client = await self._control(self._engine.client)
@@ -66,7 +67,7 @@ class DockerSandbox:
                 self.image = await self._control(images.find, self._client)
             await self._control(reaper.reap, self._client)
         except BaseException:
-            self._threads.shutdown(wait=False)
+            self._let_go()
             raise
         self._refill()
         return self
@@ -106,7 +107,11 @@ class DockerSandbox:
         try:
             await self._control(self._sweep)
         finally:
-            self._threads.shutdown(wait=False)
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self._threads.shutdown(wait=False)
+        if self._client is not None:
             self._client.close()
 
     def _returner(self, end: Callable[[], None]) -> Callable[[], None]:

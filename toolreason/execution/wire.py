@@ -144,7 +144,7 @@ class WireSession:
                     await self._rebuild()
             except BaseException as error:
                 self._end(str(error) or type(error).__name__)
-                if isinstance(error, OSError) and not isinstance(error, TimeoutError):
+                if isinstance(error, OSError):
                     raise SessionLost(f"the stream to the runner broke: {error}") from error
                 raise
             if keep and result.outcome.committed:
