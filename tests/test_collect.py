@@ -21,7 +21,7 @@ from toolreason import runs
 from toolreason.collect import Gauge, collect
 from toolreason.errors import CapabilityError, InfrastructureError, InputError, SandboxError
 from toolreason.policies.scripted import ScriptedPolicy
-from toolreason.rollout import rollout
+from toolreason.rollouts import rollout
 from toolreason.runs import Key, Manifest, RunWriter
 from toolreason.stats import Summary, Tally
 from toolreason.types import Judgement, Problem, Sampling, Segment, Source, StopReason, Trajectory, Verdict

@@ -30,7 +30,6 @@ PUBLIC = [
     "Trajectory",
     "Verdict",
     "Verifier",
-    "collect",
     "open_policy",
     "open_sandbox",
     "rollout",

@@ -28,10 +28,10 @@ from toolreason.types import (
 )
 
 if TYPE_CHECKING:
-    from toolreason.collect import collect
+    from toolreason import runs
     from toolreason.execution import SessionBook, open_sandbox
     from toolreason.policies import open_policy
-    from toolreason.rollout import rollout, solve
+    from toolreason.rollouts import rollout, solve
     from toolreason.verify import Verifier
 
 __version__ = "0.1.0"
@@ -52,25 +52,26 @@ __all__ = [
     "Trajectory",
     "Verdict",
     "Verifier",
-    "collect",
     "open_policy",
     "open_sandbox",
     "rollout",
+    "runs",
     "solve",
 ]
 
 _LATE = {
     "SessionBook": "toolreason.execution",
     "Verifier": "toolreason.verify",
-    "collect": "toolreason.collect",
     "open_policy": "toolreason.policies",
     "open_sandbox": "toolreason.execution",
-    "rollout": "toolreason.rollout",
-    "solve": "toolreason.rollout",
+    "rollout": "toolreason.rollouts",
+    "solve": "toolreason.rollouts",
 }
 
 
 def __getattr__(name: str) -> Any:
+    if name == "runs":
+        return import_module("toolreason.runs")
     if name in _LATE:
         return getattr(import_module(_LATE[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

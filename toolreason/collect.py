@@ -198,7 +198,7 @@ async def collect(
 
 
 def _rollout() -> Rollout:
-    from toolreason.rollout import rollout  # brings in langgraph
+    from toolreason.rollouts import rollout  # brings in langgraph
 
     return rollout
 

@@ -107,7 +107,7 @@ async def demo(stage: Stage, out: Path, chosen: Sequence[Problem]) -> dict[str, 
 
 async def _run(stage: Stage, condition: Condition, path: Path, chosen: Sequence[Problem]) -> Summary:
     """One condition. The first problem's rollout streams; when it has ended, a bar follows the others."""
-    from toolreason.rollout import rollout
+    from toolreason.rollouts import rollout
     from toolreason.strategies.base import as_dict, load
 
     settings = load(condition.strategy).settings(**{"max_tokens": stage.max_tokens, **condition.settings})

@@ -25,8 +25,11 @@ PRINT_MISSING = "[the code ran and printed nothing: print() what you want to see
 class Format(Protocol):
     """`stops`: where generation has to stop so that a call can be run; a stop string may stand elsewhere, `call` decides."""
 
-    name: str
-    stops: tuple[str, ...]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def stops(self) -> tuple[str, ...]: ...
 
     def call(self, tail: str) -> str | None:
         """The code of the call that ends the tail, or None."""

@@ -13,7 +13,6 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from functools import cache
 from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
@@ -275,11 +274,15 @@ def count_tokens(segments: Iterable[Segment], *sources: Source) -> int:
     return sum(len(segment.token_ids) for segment in segments if segment.source in wanted)
 
 
-@cache
-def _adapter(kind: type[T]) -> Any:
+_adapters: dict[Any, Any] = {}
+
+
+def _adapter(kind: Any) -> Any:
     from pydantic import TypeAdapter
 
-    return TypeAdapter(kind)
+    if kind not in _adapters:
+        _adapters[kind] = TypeAdapter(kind)
+    return _adapters[kind]
 
 
 def to_json(value: object) -> str:

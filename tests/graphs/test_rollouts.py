@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from toolreason.errors import CapabilityError, PolicyError, SandboxError
 from toolreason.formats import INVENTED_OUTPUT
 from toolreason.policies.scripted import ScriptedPolicy
-from toolreason.rollout import rollout
+from toolreason.rollouts import rollout
 from toolreason.strategies.artist import ArtistSettings
 from toolreason.strategies.base import Settings
 from toolreason.strategies.hint_infer import HintInferSettings

@@ -19,7 +19,7 @@ from rich.text import Text
 from toolreason.errors import InputError, SettingsError, SetupError, ToolreasonError
 
 if TYPE_CHECKING:
-    from toolreason.execution.base import Sessions
+    from toolreason.execution.base import Sandbox, Sessions
     from toolreason.policies.base import Policy
     from toolreason.strategies.base import Settings
     from toolreason.types import Problem
@@ -137,12 +137,14 @@ async def opened(
     from toolreason.verify import Verifier
 
     async with contextlib.AsyncExitStack() as stack:
-        box = sessions = None
+        box: Sandbox | None = None
+        sessions: Sessions | None = None
         if sandbox != "none":
             from toolreason.execution import SessionBook, open_sandbox
 
             tell(f"starting the {sandbox} sandbox")
-            box = await stack.enter_async_context(open_sandbox(sandbox, max_sessions=concurrency + SPARE))
+            box = opened = open_sandbox(sandbox, max_sessions=concurrency + SPARE)
+            await stack.enter_async_context(opened)
             sessions = SessionBook(box)
         tell(f"opening {policy}")
         engine = await open_policy(policy)

@@ -57,7 +57,7 @@ async def _solve(
     problem: Problem, strategy: str, policy: str, settings: Settings, sampling: Sampling, sandbox: str, console: Console | None
 ) -> Trajectory:
     from toolreason.render import LiveView, header
-    from toolreason.rollout import rollout
+    from toolreason.rollouts import rollout
 
     sandbox = common.sandbox_for(sandbox, settings, [problem])
     errors = common.stderr()

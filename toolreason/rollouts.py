@@ -8,6 +8,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
+from langchain_core.runnables import RunnableConfig
+
 from toolreason.errors import InfrastructureError
 from toolreason.execution.base import Sessions
 from toolreason.graphs.nodes import Event
@@ -41,9 +43,9 @@ async def rollout(
     context = RolloutContext(policy, sessions, sampling or Sampling())
     state: RolloutState = {"problem": problem, "sample": sample, "key": uuid.uuid4().hex}
     graph = _compiled(plan, chosen)
-    limit = {"recursion_limit": 4 * chosen.max_turns + 10}
+    config = RunnableConfig(recursion_limit=4 * chosen.max_turns + 10)
     try:
-        async for mode, event in graph.astream(dict(state), limit, context=context, stream_mode=["custom", "values"]):
+        async for mode, event in graph.astream(dict(state), config, context=context, stream_mode=["custom", "values"]):
             if mode == "values":
                 state = cast(RolloutState, event)
             elif on_event is not None:
