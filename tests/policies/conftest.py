@@ -9,6 +9,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # threads that spin at barr
 
 import pytest
 
+pytest.register_assert_rewrite("tests.policies.conformance")
+
 UNSUPPORTED = Path(__file__).parents[2] / ".venv-vllm/UNSUPPORTED"
 
 

@@ -7,6 +7,7 @@ tokens while others are running), draw one token for every row.
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -105,6 +106,7 @@ class Engine:
         self.stats = Stats()
         self._thread = threading.Thread(target=self._run, name="toolreason-engine", daemon=True)
         self._thread.start()
+        atexit.register(self.close)  # a thread inside torch while the interpreter is taken down would abort the process
 
     def submit(self, request: Request) -> None:
         """Queue a request. Raises PolicyError where the engine is closed or dead."""
@@ -127,6 +129,7 @@ class Engine:
             self._wake.notify()
         if threading.current_thread() is not self._thread:
             self._thread.join()
+        atexit.unregister(self.close)
 
     def _run(self) -> None:
         try:

@@ -192,6 +192,7 @@ def _load(
         from transformers import AutoModelForCausalLM, GgufConfig
     except ImportError as error:
         raise SetupError(f"transformers policies need torch and transformers ({error}): pip install 'toolreason[local]'") from error
+    from toolreason.policies import attention
     from toolreason.policies.engine import Engine
 
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -206,6 +207,7 @@ def _load(
     model.to(where).eval()
     config = model.config.get_text_config()
     _check_layers(path, config)
+    attention.use(model)
     tokenizer = load_tokenizer(path, trust_remote_code=remote, gguf_file=gguf)
     cores = threads or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
     engine = Engine(model, max_rows=rows, cache_tokens=cache, threads=cores)
