@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from toolreason.errors import CapabilityError, SetupError
@@ -61,11 +59,17 @@ class ChatTokenizer:
         except Exception:  # no template, or one that refuses these turns
             return []
         ids = self._tokenizer.encode(text.rpartition(MARK)[2], add_special_tokens=False)
-        return [ids[0]] if ids and ids[0] in self._tokenizer.all_special_ids else []
+        added = self._tokenizer.added_tokens_decoder  # `all_special_ids` lacks those without a role of their own
+        return [ids[0]] if ids and ids[0] in added and added[ids[0]].special else []
 
 
-def load_tokenizer(path: str, *, trust_remote_code: bool = False, gguf_file: str | None = None) -> ChatTokenizer:
-    """The tokenizer of a local directory or hub id (blocking). Raises SetupError where it cannot be loaded."""
+def load_tokenizer(
+    path: str, *, ends: Sequence[int] = (), trust_remote_code: bool = False, gguf_file: str | None = None
+) -> ChatTokenizer:
+    """The tokenizer of a local directory or hub id (blocking). Raises SetupError where it cannot be loaded.
+
+    `ends` are end tokens that the caller knows of; where there are none, the model's generation settings are read.
+    """
     quiet()
     from transformers import AutoTokenizer
 
@@ -74,18 +78,26 @@ def load_tokenizer(path: str, *, trust_remote_code: bool = False, gguf_file: str
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code, **options)
     except (OSError, ValueError, ImportError) as error:
         raise SetupError(f"no tokenizer could be loaded from {path}: {error}") from error
-    return ChatTokenizer(tokenizer, end_tokens(path), source=path)
+    return ChatTokenizer(tokenizer, ends or end_tokens(path), source=path)
 
 
 def end_tokens(path: str) -> list[int]:
-    """The end tokens that a local model's generation settings (else its config) name."""
-    for name in ("generation_config.json", "config.json"):
-        file = Path(path) / name
-        if file.is_file():
-            value = json.loads(file.read_text(encoding="utf-8")).get("eos_token_id")
-            if value is not None:
-                return list(value) if isinstance(value, list) else [value]
+    """The end tokens that a model's generation settings (else its config) name; none where it has neither."""
+    from transformers import AutoConfig, GenerationConfig
+
+    for kind in (GenerationConfig, AutoConfig):
+        try:
+            ids = as_list(getattr(kind.from_pretrained(path), "eos_token_id", None))
+        except (OSError, ValueError):
+            continue
+        if ids:
+            return ids
     return []
+
+
+def as_list(ids: int | list[int] | None) -> list[int]:
+    """The end tokens of a config field that is one id, several or none."""
+    return [] if ids is None else list(ids) if isinstance(ids, (list, tuple)) else [ids]
 
 
 def quiet() -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from toolreason.errors import CapabilityError, PolicyError, SettingsError, SetupError
 from toolreason.policies.base import Completion, Message, TextSink
 from toolreason.policies.text import TextStream, ids_of
-from toolreason.policies.tokenizer import ChatTokenizer, load_tokenizer, quiet
+from toolreason.policies.tokenizer import ChatTokenizer, as_list, load_tokenizer, quiet
 from toolreason.types import Sampling, Segment
 
 if TYPE_CHECKING:
@@ -190,11 +190,13 @@ def _load(
     try:
         import torch
         from transformers import AutoModelForCausalLM, GgufConfig
+        from transformers.utils.logging import disable_progress_bar
     except ImportError as error:
         raise SetupError(f"transformers policies need torch and transformers ({error}): pip install 'toolreason[local]'") from error
     from toolreason.policies import attention
     from toolreason.policies.engine import Engine
 
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # the caller shows its own
     where = device or ("cuda" if torch.cuda.is_available() else "cpu")
     kind = getattr(torch, dtype) if dtype != "auto" else _best_dtype(where)
     extra: dict[str, Any] = {"gguf_file": gguf, "quantization_config": GgufConfig(dequantize=True)} if gguf else {}
@@ -208,7 +210,8 @@ def _load(
     config = model.config.get_text_config()
     _check_layers(path, config)
     attention.use(model)
-    tokenizer = load_tokenizer(path, trust_remote_code=remote, gguf_file=gguf)
+    ends = as_list(model.generation_config.eos_token_id) or as_list(config.eos_token_id)
+    tokenizer = load_tokenizer(path, ends=ends, trust_remote_code=remote, gguf_file=gguf)
     cores = threads or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
     engine = Engine(model, max_rows=rows, cache_tokens=cache, threads=cores)
     return engine, tokenizer, int(config.max_position_embeddings)
