@@ -166,6 +166,13 @@ async def test_processes_and_threads_of_a_cell_are_waited_for_or_killed(session:
     assert (await session.run(state)).value in ("'gone'", "'Z'")
 
 
+async def test_daemon_threads_end_with_their_cell(session: Session) -> None:
+    code = "import threading, random\nspin = lambda: [None for _ in iter(int, 1)]\nrandom.seed(1)\nd = 5"
+    await session.run(code + "\nthreading.Thread(target=spin, daemon=True).start()")
+    look = "import os\nlen(os.listdir(f'/proc/{os.getppid()}/task')), threading.active_count(), d, random.random()"
+    assert (await session.run(look)).value == "(1, 1, 5, 0.13436424411240122)"
+
+
 async def test_a_fork_inside_a_cell_does_not_answer_for_it(session: Session) -> None:
     result = await session.run(
         "import os\nchild = os.fork()\nif child: os.wait()\nprint('child' if child == 0 else 'parent')\nchild > 0"

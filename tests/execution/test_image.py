@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -67,6 +68,34 @@ def test_packages_that_pip_cannot_get_are_a_setup_error(monkeypatch: pytest.Monk
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(SetupError, match="index or wheels"):
         image.install_packages(tmp_path / "out", "x86_64")
+
+
+class FakeEngine:
+    """Knows which images it has, and what is pulled."""
+
+    def __init__(self, *tags: str) -> None:
+        self.tags, self.pulled = set(tags), list[str]()
+        self.api, self.images = SimpleNamespace(images=self.listed), self
+
+    def listed(self, name: str, quiet: bool) -> list[str]:
+        return [name] if name in self.tags else []
+
+    def pull(self, tag: str) -> None:
+        self.pulled.append(tag)
+
+
+def test_the_base_is_what_is_here_else_what_can_be_pulled_else_debian(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    monkeypatch.setattr(base_image, "make", lambda *_: made.append("debian"))
+    for reachable, engine, base, pulled, makes in [
+        (True, FakeEngine(image.SLIM), image.SLIM, [], 0),
+        (True, FakeEngine(base_image.TAG), base_image.TAG, [], 0),
+        (True, FakeEngine(), image.SLIM, [image.SLIM], 0),
+        (False, FakeEngine(), base_image.TAG, [], 1),
+    ]:
+        monkeypatch.setattr(image, "reachable", lambda _, answer=reachable: answer)
+        assert image.choose_base(engine, lambda _: None) == base
+        assert (engine.pulled, len(made)) == (pulled, makes)
 
 
 @pytest.mark.docker

@@ -204,9 +204,9 @@ class DockerSandbox:
         return str(created["Id"])
 
     def _dispose(self, container: str) -> None:
-        """Remove a container in the background."""
+        """End a container in the background. Its runner ends by itself, now that its input is closed; this is for a stuck one."""
         self._live.pop(container, None)
-        self._spawn(self._control(reaper.remove, self._client, container))
+        self._spawn(self._control(reaper.kill, self._client, container))
 
     async def _discard(self, creating: asyncio.Future[str]) -> None:
         self._dispose(await creating)
@@ -215,11 +215,11 @@ class DockerSandbox:
         """Remove what is left of this sandbox's containers, and wait for the engine to be done."""
         import time
 
-        for _ in range(300):
+        for turn in range(300):
             left = self._client.api.containers(all=True, filters={"label": f"{reaper.LABEL}={self.id}"})
             if not left:
                 return
-            for container in left:
+            for container in left if turn % 20 == 19 else ():  # the engine is about to, as a rule
                 reaper.remove(self._client, container["Id"])
             time.sleep(0.1)
         raise SandboxError(f"{len(left)} containers could not be removed: `docker rm -f` those labelled {reaper.LABEL}={self.id}")

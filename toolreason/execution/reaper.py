@@ -57,6 +57,19 @@ def reap(client: Any) -> int:
     return count
 
 
+def kill(client: Any, container: str) -> bool:
+    """Kill; the engine then removes it, being told so at its creation. False if it was gone or going already."""
+    import docker
+
+    try:
+        client.api.kill(container)
+        return True
+    except docker.errors.NotFound:
+        return False
+    except docker.errors.APIError:  # not running, or paused
+        return remove(client, container)
+
+
 def remove(client: Any, container: str) -> bool:
     """Kill and remove. False if it was gone or going already."""
     import docker
