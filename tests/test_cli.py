@@ -245,3 +245,48 @@ def test_a_stopped_collection_says_what_is_kept_and_goes_on_later(here: Path, ho
     done = collected("--limit", str(lines + 2), "--json")
     assert json.loads(done.stdout)["finished"] == lines + 2
     assert log.read_bytes().startswith(kept)
+
+
+@pytest.mark.docker
+def test_ctrl_c_while_cells_run_ends_soon_and_leaves_no_container(here: Path) -> None:
+    import docker
+
+    (here / "p.jsonl").write_text("".join(json.dumps({"id": f"p{i}", "question": "?"}) + "\n" for i in range(50)))
+    (here / "sleep.json").write_text(json.dumps(["import time\ntime.sleep(60)\n```\n"] * 500))
+    command = [
+        sys.executable,
+        "-m",
+        "toolreason.cli",
+        "collect",
+        "p.jsonl",
+        "-o",
+        "run",
+        "-s",
+        "hint_infer",
+        "-p",
+        "scripted:sleep.json",
+    ]
+    client = docker.from_env(timeout=30)
+    with (
+        (here / "err.txt").open("w") as errors,
+        subprocess.Popen([*command, "-c", "2"], stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True) as process,
+    ):
+
+        def containers() -> int:
+            return len(client.containers.list(filters={"label": f"toolreason.sandbox.pid={process.pid}"}, ignore_removed=True))
+
+        try:
+            deadline = time.monotonic() + 40
+            while containers() < 2:
+                assert process.poll() is None, (here / "err.txt").read_text()
+                assert time.monotonic() < deadline, "no container started"
+                time.sleep(0.2)
+            os.killpg(process.pid, signal.SIGINT)
+            process.wait(timeout=50)
+            left = containers()
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            client.close()
+    assert process.returncode == 130, (here / "err.txt").read_text()
+    assert left == 0

@@ -101,7 +101,7 @@ async def demo(stage: Stage, out: Path, chosen: Sequence[Problem]) -> dict[str, 
         "mcnemar": {name: {"only_hinted": p.only_first, "only_other": p.only_second, "p": p.p} for name, p in against.items()},
     }
     (out / "summary.json").write_text(json.dumps(result, indent=2) + "\n")
-    _show(stage.console, out, summaries, against, _best(found))
+    _show(stage.console, out, summaries, against, _best(found, streamed=chosen[0].id))
     return result
 
 
@@ -172,12 +172,13 @@ def _by_problem(path: Path) -> dict[Any, Trajectory]:
     return {one.problem_id: one for one in runs.read(path)}
 
 
-def _best(found: Mapping[str, Mapping[Any, Trajectory]]) -> Trajectory | None:
-    """The hinted trajectory to show: right, with code that ran, preferably where `plain` was not, and short."""
+def _best(found: Mapping[str, Mapping[Any, Trajectory]], streamed: str) -> Trajectory | None:
+    """The hinted trajectory to show: right, with code that ran, preferably where `plain` was not, not yet seen, and short."""
 
-    def rank(one: Trajectory) -> tuple[bool, bool, int]:
+    def rank(one: Trajectory) -> tuple[bool, bool, bool, int]:
         plain = found["plain"].get(one.problem_id)
-        return not any(cell.result.ok for cell in one.cells), plain is not None and _correct(plain), len(one.text)
+        ran = any(cell.result.ok for cell in one.cells)
+        return not ran, plain is not None and _correct(plain), one.problem_id == streamed, len(one.text)
 
     return min(filter(_correct, found[HINTED].values()), key=rank, default=None)
 

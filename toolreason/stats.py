@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import Counter
 from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -115,6 +116,7 @@ class Tally:
     aborted: int = 0
     sampled: int = 0  # model tokens of this process, aborted rollouts included
     last_error: str | None = None
+    started: float = field(default_factory=time.monotonic)
 
     def add(self, trajectory: Trajectory, *, resumed: bool = False) -> None:
         """Count one. Aborted rollouts count as such and in nothing else: they will be done again."""
@@ -140,6 +142,11 @@ class Tally:
     def accuracy(self) -> float | None:
         trials = self.judgements[Judgement.CORRECT] + self.judgements[Judgement.WRONG]
         return self.judgements[Judgement.CORRECT] / trials if trials else None
+
+    @property
+    def speed(self) -> float:
+        """Sampled tokens per second since this tally was made."""
+        return self.sampled / max(time.monotonic() - self.started, 1e-3)
 
     def summary(self, *, wall_s: float = 0.0, idle_share: float | None = None) -> Summary:
         correct = self.judgements[Judgement.CORRECT]

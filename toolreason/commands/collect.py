@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -147,16 +146,13 @@ class Bar:
         columns = (text, progress.BarColumn(), progress.MofNCompleteColumn(), progress.TimeRemainingColumn())
         self.display = progress.Progress(*columns, console=common.stderr())
         self._task = self.display.add_task(title, total=None, more="")
-        self._started: float | None = None
 
     def tell(self, what: str) -> None:
         self.display.update(self._task, description=what)
 
     def __call__(self, tally: Tally) -> None:
-        self._started = self._started or time.monotonic()
-        spent = time.monotonic() - self._started
         right = "" if tally.accuracy is None else f"{100 * tally.accuracy:.0f} % right"
-        speed = f"  {tally.sampled / spent:.0f} tok/s" if spent > 1 else ""
+        speed = f"  {tally.speed:.0f} tok/s" if tally.sampled else ""
         aborted = f"  {tally.aborted} aborted" if tally.aborted else ""
         done = tally.finished + tally.aborted
         self.display.update(self._task, total=tally.total, completed=done, more=right + speed + aborted)
