@@ -249,7 +249,7 @@ def test_a_stopped_collection_says_what_is_kept_and_goes_on_later(here: Path, ho
 
 @pytest.mark.docker
 def test_ctrl_c_while_cells_run_ends_soon_and_leaves_no_container(here: Path) -> None:
-    import docker
+    from toolreason.execution.engine import Engine
 
     (here / "p.jsonl").write_text("".join(json.dumps({"id": f"p{i}", "question": "?"}) + "\n" for i in range(50)))
     (here / "sleep.json").write_text(json.dumps(["import time\ntime.sleep(60)\n```\n"] * 500))
@@ -266,7 +266,7 @@ def test_ctrl_c_while_cells_run_ends_soon_and_leaves_no_container(here: Path) ->
         "-p",
         "scripted:sleep.json",
     ]
-    client = docker.from_env(timeout=30)
+    client = Engine.find().client(timeout_s=30)
     with (
         (here / "err.txt").open("w") as errors,
         subprocess.Popen([*command, "-c", "2"], stdout=subprocess.DEVNULL, stderr=errors, start_new_session=True) as process,
