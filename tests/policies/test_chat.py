@@ -150,7 +150,7 @@ async def test_concurrent_calls_equal_single_calls() -> None:
 
 async def test_a_chat_spec_without_langchain_names_the_fix(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "langchain.chat_models", None)
-    with pytest.raises(SetupError, match="pip install langchain"):
+    with pytest.raises(SetupError, match=r"pip install 'toolreason\[chat\]'"):
         await open_policy("chat:openai:gpt-x")
     with pytest.raises(SettingsError, match="neither"):
         ChatPolicy(FakeListChatModel(responses=["x"]), "system")  # type: ignore[arg-type]

@@ -51,7 +51,9 @@ class ChatPolicy:
         try:
             init_chat_model = import_module("langchain.chat_models").init_chat_model
         except ImportError as error:
-            raise SetupError("chat policies by name need LangChain: pip install langchain and the provider's package") from error
+            raise SetupError(
+                "chat policies by name need LangChain: pip install 'toolreason[chat]' and the provider's package (as langchain-openai)"
+            ) from error
         try:
             model = init_chat_model(spec, **options)
         except ImportError as error:

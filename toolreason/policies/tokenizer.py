@@ -71,8 +71,10 @@ def load_tokenizer(
     `ends` are end tokens that the caller knows of; where there are none, the model's generation settings are read.
     """
     quiet()
-    from transformers import AutoTokenizer
-
+    try:
+        from transformers import AutoTokenizer
+    except ImportError as error:
+        raise SetupError(f"tokenizers need transformers ({error}): pip install 'toolreason[transformers]'") from error
     options = {"gguf_file": gguf_file} if gguf_file else {}
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code, **options)

@@ -192,7 +192,7 @@ def _load(
         from transformers import AutoModelForCausalLM, GgufConfig
         from transformers.utils.logging import disable_progress_bar
     except ImportError as error:
-        raise SetupError(f"transformers policies need torch and transformers ({error}): pip install 'toolreason[local]'") from error
+        raise SetupError(f"this policy needs torch and transformers ({error}): pip install 'toolreason[transformers]'") from error
     from toolreason.policies import attention
     from toolreason.policies.engine import Engine
 
