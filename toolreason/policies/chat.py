@@ -52,7 +52,7 @@ class ChatPolicy:
             init_chat_model = import_module("langchain.chat_models").init_chat_model
         except ImportError as error:
             raise SetupError(
-                "chat policies by name need LangChain: pip install 'toolreason[chat]' and the provider's package (as langchain-openai)"
+                "chat policies by name need LangChain: pip install 'toolreason[chat]' and the provider's package"
             ) from error
         try:
             model = init_chat_model(spec, **options)
