@@ -62,7 +62,7 @@ class Stage:
     console: Console
     bar: Callable[[str], AbstractContextManager[Bar]]
     policy_spec: str
-    max_tokens: int = 400
+    max_tokens: int = 350
     concurrency: int = 12
 
 

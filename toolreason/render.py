@@ -198,11 +198,11 @@ def comparison_table(rows: Mapping[str, Summary]) -> Table:
     """Conditions beside each other."""
     table = Table(pad_edge=False)
     table.add_column("condition")
-    for name in ("correct (95 % interval)", "calls", "model tokens", "tool tokens", "seconds"):
-        table.add_column(name, justify="right")
+    for name in ("correct (95 % interval)", "calls", "tokens", "seconds"):
+        table.add_column(name, justify="right", no_wrap=True)
     for name, one in rows.items():
-        model, tool = one.tokens[Source.MODEL.value], one.tokens[Source.TOOL.value]
-        table.add_row(Text(visible(name)), accuracy(one), str(one.cells), str(model), str(tool), f"{one.wall_s:.1f}")
+        tokens = sum(count for source, count in one.tokens.items() if source != Source.PROMPT)
+        table.add_row(Text(visible(name)), accuracy(one), str(one.cells), str(tokens), f"{one.wall_s:.1f}")
     return table
 
 

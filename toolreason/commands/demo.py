@@ -18,7 +18,7 @@ def demo(
     ),
     policy: common.PolicyOption = common.DEFAULT_POLICY,
     sandbox: common.SandboxOption = "docker",
-    max_tokens: Annotated[int, typer.Option(min=1, help="The most tokens of a rollout, model, hint and tool.")] = 400,
+    max_tokens: Annotated[int, typer.Option(min=1, help="The most tokens of a rollout, model, hint and tool.")] = 350,
     concurrency: Annotated[int, typer.Option("--concurrency", "-c", min=1, help="Rollouts at a time.")] = 12,
     json_: common.JsonOption = False,
 ) -> None:
