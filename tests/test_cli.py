@@ -185,6 +185,13 @@ def test_solve_says_that_a_failed_engine_is_no_answer(here: Path) -> None:
     assert "aborted" in done.stderr
 
 
+def test_a_demo_that_cannot_start_says_why_and_leaves_no_directory(here: Path) -> None:
+    done = toolreason("demo", "--sandbox", "none")
+    assert done.exit_code == 3
+    assert "toolreason models pull" in done.stderr
+    assert not (here / "runs").exists()
+
+
 def test_models_lists_what_is_here(here: Path) -> None:
     rows = json.loads(toolreason("models", "list", "--json").stdout)["models"]
     assert "smollm2-135m-instruct" in {row["name"] for row in rows}

@@ -28,7 +28,9 @@ def demo(
     """
     console = common.stderr() if json_ else common.stdout()
 
-    async def show(path: Path) -> dict[str, Any]:
+    used: list[Path] = []
+
+    async def show() -> dict[str, Any]:
         from toolreason import demo
 
         with console.status("starting") as status:
@@ -38,16 +40,14 @@ def demo(
 
             async with common.opened(policy, sandbox, concurrency=concurrency, tell=tell) as parts:
                 status.stop()
+                used.append(demo.fresh(out))  # only now: what is missing on this machine leaves no empty directory
                 stage = demo.Stage(parts.policy, parts.sessions, parts.verifier, console, bar, policy, max_tokens, concurrency)
-                return await demo.demo(stage, path, demo.problems())
+                return await demo.demo(stage, used[0], demo.problems())
 
-    from toolreason.demo import fresh
-
-    path = fresh(out)
     try:
-        result = common.run(show(path))
+        result = common.run(show())
     except (KeyboardInterrupt, asyncio.CancelledError):
-        common.say(f"stopped: what was finished is kept in {path}. The next demo starts a new directory.")
+        common.say(f"stopped: what was finished is kept in {used[0]}" if used else "stopped: nothing had begun")
         raise typer.Exit(common.INTERRUPTED) from None
     if json_:
         common.print_json(result)
