@@ -18,14 +18,14 @@ MESSAGE_CHARS = 1000
 
 def run(code: str, number: int, namespace: dict[str, Any], keep_chars: int) -> dict[str, str | None]:
     """Run `code` in `namespace`. Returns outcome, value, error and traceback; never raises."""
-    outcome = "ok"
+    outcome, caught = "error", BaseException()
     try:
         value = execute(code, f"<cell {number}>", namespace)
-        return {"outcome": outcome, "value": None if value is None else clip(plain(value), keep_chars)}
+        return {"outcome": "ok", "value": None if value is None else clip(plain(value), keep_chars)}
     except MemoryError as error:
         outcome, caught = "memory", error.with_traceback(None)  # its frames hold what filled the memory
     except BaseException as error:
-        outcome, caught = "error", error
+        caught = error
     try:
         message, trace = describe(caught)
     except BaseException:  # an exception whose own methods raise
@@ -36,7 +36,7 @@ def run(code: str, number: int, namespace: dict[str, Any], keep_chars: int) -> d
 def execute(code: str, filename: str, namespace: dict[str, Any]) -> str | None:
     """Run the statements; the repr of a last expression, as a prompt would show it."""
     linecache.cache[filename] = (len(code), None, code.splitlines(keepends=True), filename)
-    tree = compile(code, filename, "exec", ast.PyCF_ONLY_AST, dont_inherit=True)
+    tree = ast.parse(code, filename)
     last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
     exec(compile(tree, filename, "exec", dont_inherit=True), namespace)
     value = None
