@@ -37,10 +37,12 @@ def execute(code: str, filename: str, namespace: dict[str, Any]) -> str | None:
     """Run the statements; the repr of a last expression, as a prompt would show it."""
     linecache.cache[filename] = (len(code), None, code.splitlines(keepends=True), filename)
     tree = ast.parse(code, filename)
-    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    last = tree.body[-1] if tree.body else None
+    if isinstance(last, ast.Expr):
+        tree.body.pop()
     exec(compile(tree, filename, "exec", dont_inherit=True), namespace)
     value = None
-    if last is not None:
+    if isinstance(last, ast.Expr):
         value = eval(compile(ast.Expression(last.value), filename, "eval", dont_inherit=True), namespace)
     text = None if value is None else repr(value)
     for thread in threading.enumerate():  # as a script would at its end
