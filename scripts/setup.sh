@@ -40,6 +40,22 @@ make_venv() {
   "$python" -m venv .venv
 }
 
+can_compile() { # pycosat, which reasoning-gym needs, has no wheel
+  command -v "${CC:-cc}" >/dev/null 2>&1 && [ -e "$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_paths()["include"])')/Python.h" ]
+}
+
+make_compiler() {
+  local headers
+  headers=$(.venv/bin/python -c 'import sys; print("libpython%d.%d-dev" % sys.version_info[:2])')
+  if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then
+    say "installing gcc and Python's headers: one of reasoning-gym's libraries has to be compiled"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -q && apt-get install -y -q --no-install-recommends gcc libc6-dev "$headers"
+  else
+    fail "one of reasoning-gym's libraries has to be compiled. Run: sudo apt-get install gcc libc6-dev $headers"
+  fi
+}
+
 has_gpu() { command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU; }
 
 wanted=$(cat pyproject.toml constraints/cpu.txt scripts/setup.sh | cksum)" $EXTRAS"
@@ -54,6 +70,7 @@ fi
   rm -rf .venv
   make_venv "$python"
 }
+case ",$EXTRAS," in *,gym,*) can_compile || make_compiler ;; esac
 pip=(.venv/bin/python -m pip install --quiet --progress-bar off)
 if has_gpu; then
   say "2/3 a GPU is here: torch for CUDA, constraints/cpu.txt not used"
