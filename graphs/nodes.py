@@ -30,7 +30,8 @@ SEED_STRIDE = 1_009  # turns of one rollout draw with different seeds, rollouts 
 
 class Event(TypedDict, total=False):
     """What the custom stream carries. kind: "text" (source, text), "call" (call_id, code), "result" (call_id, outcome) or
-    "cut" (characters taken back from the end of what was streamed)."""
+    "cut" (characters taken back from the end of what was streamed). A call that the sandbox failed is announced again when it is
+    tried again, with the same call_id."""
 
     kind: str
     source: str
@@ -112,7 +113,7 @@ class Nodes(Generic[SettingsT]):
         sessions = runtime.context.sessions
         if sessions is None:
             raise CapabilityError(f"strategy {self.strategy!r} runs code: give its context `sessions`, e.g. a SessionBook")
-        segments = _take_back(state, runtime, len(state["segments"][-1].text) - state.get("end_characters", 0))
+        segments = _without_end(state, runtime.context.policy)
         done = cells(segments)
         call_id = f"{state['key']}:{len(done)}"
         runtime.stream_writer(Event(kind="call", call_id=call_id, code=action.code))
@@ -125,6 +126,7 @@ class Nodes(Generic[SettingsT]):
             stateful=bool(getattr(self.settings, "stateful", True)),
             timeout_s=getattr(self.settings, "cell_timeout_s", None),
         )
+        _tell_cut(runtime, state, segments)  # not before: a call that fails is tried again from the same state
         runtime.stream_writer(Event(kind="result", call_id=call_id, outcome=result.outcome.value))
         text = self.written.result(result, formats.tail(segments))
         cell = Cell(call_id, action.code, result)
@@ -139,7 +141,8 @@ class Nodes(Generic[SettingsT]):
                 f"strategy {self.strategy!r} writes hints into the model's own text, which {policy.name} cannot continue: "
                 "use an exact policy, `vllm:URL` or `transformers:NAME`"
             )
-        segments = _take_back(state, runtime, action.cut_at)
+        segments = _take_back(state, policy, action.cut_at)
+        _tell_cut(runtime, state, segments)
         segments.append(_inserted(runtime, segments, action.text, Source.HINT))
         return {"segments": segments, **_nothing_said()}
 
@@ -147,7 +150,7 @@ class Nodes(Generic[SettingsT]):
         action = self._action(state, End)
         if runtime.context.sessions is not None:
             await runtime.context.sessions.release(state["key"])
-        faults = self.written.faults(state["segments"])
+        faults = self.written.faults(_without_end(state, runtime.context.policy))
         finished = trajectory(state, runtime.context, self.strategy, as_dict(self.settings), action.reason, faults=faults)
         return {"stop": action.reason, "trajectory": finished}
 
@@ -188,23 +191,33 @@ def _spoken(policy: Policy, segments: list[Segment], completion: Completion) -> 
 
 
 def _end_characters(policy: Policy, segment: Segment, completion: Completion) -> int:
-    if completion.finish is not Finish.END or not segment.token_ids:
+    if completion.finish is not Finish.END or not completion.token_ids:
         return 0
     return len(segment.text) - len(tokens.drop_last(policy.decode, segment).text)
 
 
-def _take_back(state: RolloutState, runtime: Runtime[RolloutContext], cut_at: int | None) -> list[Segment]:
+def _without_end(state: RolloutState, policy: Policy) -> list[Segment]:
+    """The segments without the end token with which the model may have ended its turn."""
+    return _take_back(state, policy, len(state["segments"][-1].text) - state.get("end_characters", 0))
+
+
+def _take_back(state: RolloutState, policy: Policy, cut_at: int | None) -> list[Segment]:
     """The segments, the last one without an end token and cut at this character, on a token boundary."""
-    segments, decode = list(state["segments"]), runtime.context.policy.decode
-    if cut_at is None:
+    segments = list(state["segments"])
+    if cut_at is None or segments[-1].source is not Source.MODEL:  # a model that ended without a word has nothing to take back
         return segments
-    whole = kept = segments.pop()
-    if state.get("finish") is Finish.END and whole.token_ids:
-        kept = tokens.drop_last(decode, kept)
-    kept = tokens.cut(decode, kept, cut_at)
-    if kept.text != whole.text:
-        runtime.stream_writer(Event(kind="cut", characters=len(whole.text) - len(kept.text)))
+    kept = segments.pop()
+    if state.get("finish") is Finish.END and kept.token_ids:
+        kept = tokens.drop_last(policy.decode, kept)
+    kept = tokens.cut(policy.decode, kept, cut_at)
     return [*segments, kept] if kept.text or kept.token_ids else segments
+
+
+def _tell_cut(runtime: Runtime[RolloutContext], state: RolloutState, kept: list[Segment]) -> None:
+    """Take back in the stream what was taken back from the segments."""
+    lost = sum(len(segment.text) for segment in state["segments"]) - sum(len(segment.text) for segment in kept)
+    if lost:
+        runtime.stream_writer(Event(kind="cut", characters=lost))
 
 
 def _inserted(

@@ -30,6 +30,7 @@ def told(text: str) -> Segment:
         ("```text\nhi\n```\nand\n```Python\nprint(2)\n```\n", "print(2)\n"),
         ("````python\nprint('```')\n```\n````\n", "print('```')\n```\n"),  # a longer fence is closed by one as long
         ("```python\r\nprint(1)\r\n```\r\n", "print(1)\r\n"),
+        ("1. So:\n   ```python\n   if x:\n       print(1)\n\n   ```\n", "if x:\n    print(1)\n\n"),  # in a list
     ],
 )
 def test_a_fenced_call_at_the_end_of_the_tail_is_found(tail: str, code: str) -> None:
@@ -57,6 +58,10 @@ def test_what_is_no_fenced_call_is_not_run(tail: str) -> None:
     [
         ("<think>a</think><python>print(1)</python>", "print(1)"),
         ("<python>\nprint(1)\n</python>\n", "print(1)"),
+        ("<python> print(1) </python>", "print(1)"),
+        ("<python>\n  if x:\n    print(1)\n</python>", "if x:\n  print(1)"),
+        ("<python>s = '''\n```\na\n```\n'''</python>", "s = '''\n```\na\n```\n'''"),  # a fence in the code is no fence around it
+        ("<python>The code:\n```python\nprint(1)\n```\n</python>", "print(1)\n"),
         ("<python>\n```python\nprint(1)\n```\n</python>", "print(1)\n"),
         ("<python> old <python>print(2)</python>", "print(2)"),
     ],

@@ -10,6 +10,7 @@ untrusted text, can therefore never be read as a call. Calls inside `<think>` ar
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -138,7 +139,7 @@ class Tagged:
 
 _OUTPUT_FENCE = re.compile(r"^\s{0,3}`{3,}\s*output\b", re.MULTILINE)
 _PYTHON_TAG = re.compile(r"<python>((?:(?!<python>).)*?)</python>\s*\Z", re.DOTALL)
-_FENCE_LINE = re.compile(r"^ {0,3}(`{3,})[ \t]*([^`\n]*)$")
+_FENCE_LINE = re.compile(r"^( {0,3})(`{3,})[ \t]*([^`\n]*)$")
 _FORMATS: dict[str, Format] = {"fenced": Fenced(), "tagged": Tagged()}
 
 
@@ -159,16 +160,24 @@ class _Block:
 def _last_block(text: str) -> _Block | None:
     """The last fenced block of the text, by CommonMark's rules: a closing fence is bare and at least as long as the opening one."""
     block: _Block | None = None
-    fence, info, start, position = "", "", 0, 0
+    indent, fence, info, position = 0, "", "", 0
+    code: list[str] = []
     for line in text.splitlines(keepends=True):
+        position += len(line)
         found = _FENCE_LINE.match(line.rstrip("\r\n"))
         if found and not fence:
-            fence, info, start = found.group(1), found.group(2).strip().lower(), position + len(line)
-        elif found and len(found.group(1)) >= len(fence) and not found.group(2).strip():
-            block = _Block(_is_python(info), text[start:position], True, position + len(line))
+            indent, fence, info, code = len(found.group(1)), found.group(2), found.group(3).strip().lower(), []
+        elif found and len(found.group(2)) >= len(fence) and not found.group(3).strip():
+            block = _Block(_is_python(info), "".join(code), True, position)
             fence = ""
-        position += len(line)
-    return _Block(_is_python(info), text[start:], False, len(text)) if fence else block
+        else:
+            code.append(_outdent(line, indent))
+    return _Block(_is_python(info), "".join(code), False, len(text)) if fence else block
+
+
+def _outdent(line: str, indent: int) -> str:
+    """A line of a block whose opening fence is indented (in a list, say) has that many blanks too many."""
+    return line[min(indent, len(line) - len(line.lstrip(" "))) :]
 
 
 def _is_python(info: str) -> bool:
@@ -176,6 +185,7 @@ def _is_python(info: str) -> bool:
 
 
 def _unfence(code: str) -> str:
-    """Models often put a fence inside the tag; the code is what stands in it."""
-    block = _last_block(code.strip() + "\n")
-    return block.code if block and block.closed else code.strip("\n")
+    """Models often put a fence inside the tag: the code is what stands in it. A bare fence elsewhere may be part of the code."""
+    plain = textwrap.dedent(code).strip()
+    block = _last_block(plain + "\n")
+    return block.code if block and block.closed and (block.python or plain.startswith("```")) else plain

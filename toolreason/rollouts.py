@@ -36,7 +36,8 @@ async def rollout(
     """Run a strategy on a problem. The verdict is not part of it: a verifier adds it.
 
     Raises InputError when the policy or the settings do not fit the strategy. A part that fails and goes on failing gives a
-    trajectory with `StopReason.ABORTED`, its `error`, and the segments up to there. Cancellation ends the rollout's session.
+    trajectory with `StopReason.ABORTED`, its `error`, and the segments up to there; so does a session that cannot be given back.
+    Cancellation ends the rollout's session.
     """
     plan = load(strategy) if isinstance(strategy, str) else strategy
     chosen = settings if settings is not None else plan.settings()
@@ -44,6 +45,7 @@ async def rollout(
     state: RolloutState = {"problem": problem, "sample": sample, "key": uuid.uuid4().hex}
     graph = _compiled(plan, chosen)
     config = RunnableConfig(recursion_limit=4 * chosen.max_turns + 10)
+    failure: InfrastructureError | None = None
     try:
         async for mode, event in graph.astream(dict(state), config, context=context, stream_mode=["custom", "values"]):
             if mode == "values":
@@ -51,12 +53,24 @@ async def rollout(
             elif on_event is not None:
                 on_event(cast(Event, event))
     except InfrastructureError as error:
-        told = f"{type(error).__name__}: {error}"
-        return trajectory(state, context, plan.name, as_dict(chosen), StopReason.ABORTED, error=told)
+        failure = error
     finally:
+        unreleased = await _release(sessions, state["key"])
+    failure = failure or unreleased
+    if failure is None:
+        return state["trajectory"]
+    told = f"{type(failure).__name__}: {failure}"
+    return trajectory(state, context, plan.name, as_dict(chosen), StopReason.ABORTED, error=told)
+
+
+async def _release(sessions: Sessions | None, key: str) -> InfrastructureError | None:
+    """End the rollout's session. A failure is told, not raised: it must not hide what ended the rollout, nor end its neighbours."""
+    try:
         if sessions is not None:
-            await sessions.release(state["key"])
-    return state["trajectory"]
+            await sessions.release(key)
+    except InfrastructureError as error:
+        return error
+    return None
 
 
 def solve(

@@ -1,6 +1,8 @@
 """Whole rollouts of each strategy: the segments, where they came from, why they ended."""
 
 import asyncio
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -8,13 +10,16 @@ from hypothesis import strategies as st
 
 from toolreason.errors import CapabilityError, PolicyError, SandboxError
 from toolreason.formats import INVENTED_OUTPUT
+from toolreason.graphs.nodes import Event
+from toolreason.policies.base import Completion, Finish
 from toolreason.policies.scripted import ScriptedPolicy
 from toolreason.rollouts import rollout
 from toolreason.strategies.artist import ArtistSettings
 from toolreason.strategies.base import Settings
 from toolreason.strategies.hint_infer import HintInferSettings
 from toolreason.strategies.plain import PlainSettings
-from toolreason.types import CellResult, Outcome, Problem, Sampling, Source, StopReason, Trajectory
+from toolreason.strategies.prompts import messages
+from toolreason.types import CellResult, Outcome, Problem, Sampling, Segment, Source, StopReason, Trajectory
 
 from .conftest import FakeSessions, RecordingPolicy
 
@@ -90,8 +95,9 @@ async def test_an_end_hint_goes_before_the_end_of_thinking(sessions: FakeSession
 
 
 async def test_without_execution_there_is_no_tool_segment_and_invented_output_is_a_fault() -> None:
-    policy = ScriptedPolicy(["print(6*7)\n```\n", "```output\n41\n```\n", "\\boxed{41}"])
+    policy = ScriptedPolicy(["print(6*7)\n```\n```output\n41\n```\n\\boxed{41}"])
     done = await rollout(PROBLEM, strategy="hint_infer", policy=policy, settings=HintInferSettings(execute=False))
+    assert policy.calls[0].stop == ()
     assert Source.TOOL not in [segment.source for segment in done.segments]
     assert done.faults == (INVENTED_OUTPUT,)
     assert done.stop is StopReason.ANSWERED
@@ -128,6 +134,69 @@ async def test_a_sandbox_that_stays_away_aborts_the_rollout_and_keeps_what_was_s
     assert done.error == "SandboxError: engine away"
     assert sources(done) == ["prompt", "model"]
     assert sessions.released[-1] == done.id
+
+
+async def test_a_call_that_is_tried_again_takes_its_end_token_back_once() -> None:
+    results = iter([SandboxError("engine away"), CellResult(Outcome.OK, "42\n")])
+    sessions = FakeSessions(lambda code: next(results))
+    policy = ScriptedPolicy(["```python\nprint(6*7)\n```", "\\boxed{42}"])  # the end token follows the call
+    cuts: list[int] = []
+
+    def on_event(event: Event) -> None:
+        if event["kind"] == "cut":
+            cuts.append(event["characters"])
+
+    done = await rollout(PROBLEM, strategy="artist", policy=policy, sessions=sessions, settings=FENCED, on_event=on_event)
+    assert sources(done) == ["prompt", "model", "tool", "model"]
+    assert cuts == [len("<|im_end|>")]
+
+
+class Unreleasable(FakeSessions):
+    async def release(self, key: str) -> None:
+        await super().release(key)
+        raise SandboxError("the engine is away")
+
+
+async def test_a_session_that_cannot_be_given_back_aborts_its_rollout_and_no_other(sessions: FakeSessions) -> None:
+    broken = Unreleasable(sessions.answer)
+    done = await rollout(PROBLEM, strategy="artist", policy=ScriptedPolicy([CALL, "\\boxed{42}"]), sessions=broken, settings=FENCED)
+    assert (done.stop, done.error) == (StopReason.ABORTED, "SandboxError: the engine is away")
+    assert sources(done) == ["prompt", "model", "tool", "model"]
+
+
+async def test_a_session_that_cannot_be_given_back_hides_no_other_error() -> None:
+    broken = Unreleasable(lambda code: CellResult(Outcome.OK))
+    policy = ScriptedPolicy(lambda prompt, index: PolicyError("no server"))
+    done = await rollout(PROBLEM, strategy="artist", policy=policy, sessions=broken)
+    assert done.error == "PolicyError: no server"
+    policy = ScriptedPolicy([CALL])
+    policy.exact = False  # type: ignore[misc]
+    with pytest.raises(CapabilityError):
+        await rollout(PROBLEM, strategy="hint_infer", policy=policy, sessions=broken)
+
+
+async def test_a_block_that_the_end_token_follows_is_closed() -> None:
+    policy = ScriptedPolicy(["print(6*7)\n```"])
+    done = await rollout(PROBLEM, strategy="hint_infer", policy=policy, settings=HintInferSettings(execute=False))
+    assert done.response.endswith("```<|im_end|>")
+    assert done.faults == ()
+
+
+class Silent(ScriptedPolicy):
+    """Ends its turn without a single token, as a server may."""
+
+    async def sample(self, segments: Sequence[Segment], sampling: Sampling, **options: Any) -> Completion:
+        return Completion("", (), (), Finish.END)
+
+
+async def test_a_model_that_says_nothing_takes_nothing_back() -> None:
+    policy = Silent([])
+    done = await rollout(PROBLEM, strategy="plain", policy=policy)
+    assert (done.stop, sources(done)) == (StopReason.NO_ANSWER, ["prompt"])
+    settings = HintInferSettings(hint="end", execute=False)
+    done = await rollout(PROBLEM, strategy="hint_infer", policy=policy, settings=settings)
+    assert done.segments[0] == policy.prompt(messages(PROBLEM, "hint_infer"))
+    assert sources(done) == ["prompt", "hint"]
 
 
 async def test_an_engine_that_stays_away_aborts_the_rollout() -> None:

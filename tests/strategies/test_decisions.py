@@ -57,6 +57,12 @@ def test_a_stop_string_that_is_no_call_lets_the_model_go_on() -> None:
     assert artist.decide(bare, ArtistSettings(format="fenced")) == Think(("```\n",))
 
 
+@pytest.mark.parametrize("over", ["", "</", ".", "\n\n", " so"])
+def test_what_the_token_of_a_stop_string_says_beyond_it_does_not_lose_the_call(over: str) -> None:
+    written = view(said("<python>print(2)</python>" + over.removeprefix(">")), finish=Finish.STOP, stop="</python>")
+    assert artist.decide(written, ArtistSettings()) == Act("print(2)")
+
+
 def test_the_call_beyond_the_limit_ends_the_rollout() -> None:
     over = view(*result(2), said(BLOCK), finish=Finish.STOP, stop="```\n")
     assert artist.decide(over, ArtistSettings(format="fenced", max_calls=2)) == End(StopReason.CALL_LIMIT)
@@ -107,7 +113,7 @@ def test_after_the_hint_the_interpreter_is_on() -> None:
 def test_the_control_without_execution_runs_nothing() -> None:
     hint = Segment(Source.HINT, choose("start").text, (1, 2))
     written = view(hint, said("print(2)\n```\n"), finish=Finish.STOP, stop="```\n")
-    assert hint_infer.decide(written, HintInferSettings(execute=False)) == Think(("```\n",))
+    assert hint_infer.decide(written, HintInferSettings(execute=False)) == Think()  # nor does a fence cost it a turn
 
 
 def test_there_is_one_hint_only() -> None:

@@ -29,10 +29,16 @@ def go_on(view: View, settings: InterpreterSettings, written: Format, execute: b
 
     A stop string may stand elsewhere than after a call (a block in another language): then the model simply goes on.
     """
-    code = written.call(view.tail) if execute and view.finish in (Finish.STOP, Finish.END) else None
+    code = written.call(_said(view)) if execute and view.finish in (Finish.STOP, Finish.END) else None
     if code is not None:
         return End(StopReason.CALL_LIMIT) if view.calls >= settings.max_calls else Act(code)
     answered = written.answered(view.own_text)
     if view.finish is Finish.END or (view.stop == "</answer>" and answered):
         return End(StopReason.ANSWERED if answered else StopReason.NO_ANSWER)
-    return limit(view, settings) or Think(written.stops)
+    return limit(view, settings) or Think(written.stops if execute else ())  # nothing to run: no stop, and no turn spent on it
+
+
+def _said(view: View) -> str:
+    """The tail up to its stop string: the token that completed it may hold more, `></` after `</python`, say."""
+    at = view.tail.rfind(view.stop) if view.stop else -1
+    return view.tail[: at + len(view.stop or "")] if at >= 0 else view.tail
