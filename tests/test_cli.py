@@ -116,11 +116,17 @@ def test_a_policy_that_fails_every_time_gives_exit_code_1_and_no_verdicts(here: 
         (("collect", "p.jsonl", "-o", "run", *PLAIN, "--temperature", "99"), 2, "outside 0 to 10"),
         (("collect", "p.jsonl", "-o", "run", *PLAIN, "--sandbox", "chroot"), 2, "there are docker, local and none"),
         (("collect", "p.jsonl", "-o", "run", *PLAIN, "-p", "scripted:none.json"), 2, "none.json"),
+        (("collect", "p.jsonl", "-o", "run", "--sandbox", "none"), 2, "runs code: --sandbox docker"),
         (("solve", "hi", *PLAIN, "-p", "oracle"), 2, "unknown policy 'oracle'"),
+        (("solve", "hi", *PLAIN, "-p", "scripted:none.json"), 2, "cannot read the replies in none.json: No such file"),
+        (("solve", "hi", *PLAIN, "-p", "vllm:http://127.0.0.1:9"), 1, "Start one, `vllm serve MODEL`"),
+        (("solve", "hi", *PLAIN, "--set", "max_tokens=many"), 2, "max_tokens: Input should be a valid integer"),
         (("solve", "hi", *PLAIN), 3, "toolreason models pull qwen2.5-coder-0.5b-instruct"),
         (("show", "run"), 2, "holds no run"),
+        (("show", "p.jsonl"), 2, "holds no run"),
         (("show", ".", "--verdict", "maybe"), 2, "there are correct, wrong, unscored"),
         (("models", "verify", "gpt"), 2, "no model is named 'gpt'"),
+        (("models", "pull", "gpt"), 2, "no model is named 'gpt'"),
         (("collect", "p.jsonl"), 2, "--out"),
     ],
 )
@@ -130,6 +136,62 @@ def test_errors_are_one_message_with_the_fix_and_an_exit_code(here: Path, args: 
     assert message in " ".join(done.stderr.split())
     assert "Traceback" not in done.output
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("json_", [(), ("--json",)])
+def test_a_missing_engine_is_named_with_its_fix(here: Path, monkeypatch: pytest.MonkeyPatch, json_: tuple[str, ...]) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent")
+    done = toolreason("solve", "hi", "-p", "scripted:four.json", *json_)
+    assert (done.exit_code, done.stdout) == (3, "")
+    assert "no container engine answers at unix:///nonexistent: start Docker" in done.stderr
+
+
+def test_what_runs_no_code_needs_no_engine(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent")
+    assert toolreason("solve", "hi", *PLAIN, "-p", "scripted:four.json").exit_code == 0
+    assert toolreason("solve", "hi", "--set", "execute=false", "-p", "scripted:four.json").exit_code == 0
+    assert toolreason("solve", "hi", "-s", "plain", "--sandbox", "none", "-p", "scripted:four.json").exit_code == 0
+
+
+def test_bad_rows_are_named_by_line_and_reason_and_only_they_are_left_out(here: Path) -> None:
+    rows = ['{"id": "a"}', '{"id": "b", "question": "2 + 2?", "answer": "4"}', '{"id": "b", "question": "2 + 2?"}', "[]"]
+    (here / "p.jsonl").write_text("\n".join(rows) + "\n")
+    done = collected("--json")
+    assert done.exit_code == 0
+    assert [row["line"] for row in json.loads(done.stdout)["bad_rows"]] == [1, 3, 4]
+    for told in ("line 1: no question", "line 3: duplicate id 'b', first on line 2", "line 4: a row is a JSON object"):
+        assert told in done.stderr
+    (here / "p.jsonl").write_text("nonsense\n")
+    none = toolreason("collect", "p.jsonl", "--out", "other", *PLAIN, "--policy", "scripted:four.json")
+    assert none.exit_code == 2
+    assert "no row that can be read" in none.stderr
+
+
+def test_an_empty_list_says_why_it_is_empty(here: Path) -> None:
+    toolreason("collect", "p.jsonl", "--out", "run", *PLAIN)  # stopped by the missing model
+    assert "run has no trajectory yet" in toolreason("show", "run").stderr
+    collected()
+    assert "run has no trajectory that is unscored" in toolreason("show", "run", "--verdict", "unscored").stderr
+    assert json.loads(toolreason("show", "run", "--verdict", "unscored", "--json").stdout)["trajectories"] == []
+    assert "1 trajectory;" in toolreason("show", "run", "--verdict", "wrong").stderr
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("collect", "p.jsonl", "-o", "run", *PLAIN, "-p", "scripted:four.json"),
+        ("solve", "2 + 2?", *PLAIN, "-p", "scripted:four.json"),
+        ("show", "run"),
+        ("show", "run", "a"),
+        ("models", "list"),
+    ],
+)
+def test_json_is_one_object_on_one_line(here: Path, args: tuple[str, ...]) -> None:
+    if args[0] == "show":
+        collected()
+    out = toolreason(*args, "--json").stdout
+    assert out.count("\n") == 1
+    assert isinstance(json.loads(out), dict)
 
 
 def test_show_lists_filters_and_finds_by_the_beginning_of_an_id(here: Path) -> None:
@@ -208,6 +270,9 @@ def test_doctor_gives_the_fix_of_what_is_missing(monkeypatch: pytest.MonkeyPatch
     assert "make engine" in done.stdout
     assert "[none]" in done.stdout
     assert json.loads(toolreason("doctor", "--json").stdout)["ok"] is False
+    monkeypatch.setenv("COLUMNS", "60")
+    rows[1] = doctor.Check("vllm", False, "/a/long/path" * 9, "a command of many words " * 9, optional=True)
+    assert "…" not in toolreason("doctor").stdout
     monkeypatch.setattr(doctor, "checks", lambda: rows[1:])
     assert toolreason("doctor").exit_code == 0
 

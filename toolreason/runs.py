@@ -83,7 +83,7 @@ def manifest(path: Path | str) -> Manifest:
     file = Path(path) / MANIFEST
     try:
         return from_json(Manifest, file.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path} holds no run (no {MANIFEST}): give a directory that `toolreason collect --out` wrote") from None
     except ValueError as error:
         raise InputError(f"{file} cannot be read: {error}") from error

@@ -33,10 +33,14 @@ StrategyOption = Annotated[
     str, typer.Option("--strategy", "-s", help="How to reason: plain, artist, hint_infer, or an installed one.")
 ]
 PolicyOption = Annotated[
-    str, typer.Option("--policy", "-p", help="Who samples: transformers:NAME, vllm:URL, chat:MODEL or scripted:FILE.")
+    str,
+    typer.Option("--policy", "-p", help="Who samples: transformers:MODEL, vllm:URL, chat:PROVIDER:MODEL or scripted:FILE.json."),
 ]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of the strategy, e.g. max_calls=4. Repeatable.")
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="A setting of the strategy, e.g. max_calls=4; an unknown one names all. Repeatable."
+    ),
 ]
 TemperatureOption = Annotated[float, typer.Option(help="0 is greedy.")]
 TopPOption = Annotated[float, typer.Option(help="Nucleus sampling; 1 is off.")]
@@ -154,10 +158,15 @@ async def opened(
 
 
 def sandbox_for(sandbox: str, settings: Settings, problems: Iterable[Problem]) -> str:
-    """`none` where neither the strategy nor the verification runs code, so that `plain` needs no container engine."""
+    """`none` where neither the strategy nor the verification runs code, so that `plain` needs no container engine.
+
+    Raises SettingsError for an unknown sandbox, and for `none` where the strategy runs code.
+    """
     from toolreason.types import ReferenceKind
 
     if sandbox not in ("docker", "local", "none"):
         raise SettingsError(f"no sandbox {sandbox!r}: there are docker, local and none")
-    runs_code = hasattr(settings, "max_calls") or any(p.reference.kind is ReferenceKind.CODE for p in problems)
-    return sandbox if runs_code else "none"
+    acts = getattr(settings, "max_calls", 0) > 0 and getattr(settings, "execute", True)
+    if acts and sandbox == "none":
+        raise SettingsError("this strategy runs code: --sandbox docker (or local), or a strategy that does not, --strategy plain")
+    return sandbox if acts or any(p.reference.kind is ReferenceKind.CODE for p in problems) else "none"

@@ -25,6 +25,12 @@ def demo(
     """A dozen problems, three ways: no tools, a [bold magenta]hint[/] and a sandbox, the same hint with its code not executed.
 
     The first rollout of each streams in colour. Ends with one whole trajectory and a table of the three. Minutes on two cores.
+
+    Examples:
+
+        toolreason demo
+
+        toolreason demo --policy vllm:http://localhost:8000 --max-tokens 1024
     """
     console = common.stderr() if json_ else common.stdout()
 

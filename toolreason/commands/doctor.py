@@ -19,7 +19,9 @@ def doctor(json_: common.JsonOption = False) -> None:
     if json_:
         common.print_json({"ok": all(c.ok or c.optional for c in done), "checks": [c.to_dict() for c in done]})
     else:
-        table = Table("", "what", "found", "fix", box=None, pad_edge=False)
+        table = Table("", "what", box=None, pad_edge=False)
+        for name in ("found", "fix"):
+            table.add_column(name, overflow="fold")  # a path or a command that is cut short is of no use
         for check in done:
             mark, style = ("ok", "green") if check.ok else ("-", "yellow") if check.optional else ("missing", "bold red")
             table.add_row(common.harmless(mark, style), check.name, common.harmless(check.detail), common.harmless(check.fix or ""))

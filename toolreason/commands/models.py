@@ -44,6 +44,7 @@ def pull(name: Name, json_: common.JsonOption = False) -> None:
 
     from toolreason import models
 
+    models.find(name)  # an unknown name is told before a bar is drawn
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=common.stderr()) as progress:
         task = progress.add_task(name, total=None)

@@ -22,7 +22,7 @@ def show(
     id_: Annotated[
         str | None, typer.Argument(metavar="[ID]", help="A trajectory's id, or its beginning; or a problem's id.")
     ] = None,
-    verdict: Annotated[str | None, typer.Option(help="Only these: correct, wrong or unscored.")] = None,
+    verdict: Annotated[str | None, typer.Option(metavar="VERDICT", help="Only these: correct, wrong or unscored.")] = None,
     tokens: Annotated[bool, typer.Option("--tokens", help="Token ids in place of text.")] = False,
     full: Annotated[bool, typer.Option("--full", help="The whole prompt, however long.")] = False,
     svg: Annotated[Path | None, typer.Option(help="Write the trajectory as a picture to this file.")] = None,
@@ -37,6 +37,8 @@ def show(
         toolreason show runs/first 3f2a
 
         toolreason show runs/first 3f2a --json
+
+        toolreason show runs/first 3f2a --svg trajectory.svg
     """
     judgement = _judgement(verdict)
     _check(directory)
@@ -86,8 +88,11 @@ def _list(directory: Path, judgement: Judgement | None, json_: bool) -> None:
             console.print(render.headline(one), soft_wrap=True)
     if json_:
         common.print_json({"run": _manifest(directory), "trajectories": rows})
+    elif not rows:
+        common.say(f"{directory} has no trajectory {f'that is {judgement}' if judgement else 'yet'}")
     else:
-        common.say(f"{len(rows)} trajectories; one in full: toolreason show {directory} ID", "dim")
+        counted = "1 trajectory" if len(rows) == 1 else f"{len(rows)} trajectories"
+        common.say(f"{counted}; one in full: toolreason show {directory} ID", "dim")
 
 
 def _manifest(directory: Path) -> dict[str, Any]:

@@ -84,7 +84,9 @@ class ScriptedPolicy:
         """From a JSON list of texts. Raises SettingsError where it is not one."""
         try:
             replies = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise SettingsError(f"cannot read the replies in {path}: {error.strerror or error}") from error
+        except ValueError as error:
             raise SettingsError(f"{path} is not a JSON list of replies: {error}") from error
         if not isinstance(replies, list) or not all(isinstance(reply, str) for reply in replies):
             raise SettingsError(f'{path} is not a JSON list of replies: write ["first reply", "second reply"]')

@@ -257,7 +257,10 @@ async def _served(client: httpx.AsyncClient, urls: Sequence[str], model: str | N
             raise SettingsError(f"{url} does not say its context length: it is no vLLM server; use chat: for it")
         found.append(entry)
     if not found:
-        raise PolicyError(f"no server answers: {'; '.join(f'{u}: {a}' for u, a in zip(urls, answers, strict=True))}")
+        tried = "; ".join(f"{url}: {answer}" for url, answer in zip(urls, answers, strict=True))
+        raise PolicyError(
+            f"no server answers ({tried}). Start one, `vllm serve MODEL`, or mend the address in vllm:http://HOST:PORT"
+        )
     return {**found[0], "max_model_len": min(int(entry["max_model_len"]) for entry in found)}
 
 
