@@ -1,6 +1,6 @@
 """The sandbox on its own: cells that keep their state, and one that is stopped and leaves no trace.
 
-Needs a container engine and the image (`python -m toolreason.execution.image`).
+Needs a container engine and the image (`toolreason sandbox build`).
 """
 
 import asyncio

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -176,6 +176,30 @@ def test_an_owner_is_its_process_id_and_its_start() -> None:
     assert reaper.started(os.getpid())
 
 
+class Starting(DockerSandbox):
+    """Its containers start when told, and fail."""
+
+    def __init__(self) -> None:
+        super().__init__(LIMITS, pool=1)
+        self.go = asyncio.Event()
+
+    async def _start(self) -> NoReturn:
+        await self.go.wait()
+        raise SessionLost("the runner has ended")
+
+
+@pytest.mark.parametrize("closing", [False, True])
+async def test_a_warm_up_that_the_closing_ended_is_no_trouble(closing: bool, caplog: pytest.LogCaptureFixture) -> None:
+    async with Starting() as sandbox:
+        if not closing:
+            sandbox.go.set()
+            await eventually(lambda: sandbox._starting == 0)
+        else:
+            asyncio.get_running_loop().call_soon(sandbox.go.set)
+    assert sandbox._starting == 0
+    assert ("ahead of time" in caplog.text) is not closing
+
+
 async def test_an_image_that_is_missing_is_named_and_leaves_nothing(engine: Any) -> None:
     async with DockerSandbox(LIMITS, pool=0, image="toolreason-sandbox:nonesuch") as sandbox:
         with pytest.raises(SandboxError, match="nonesuch"):
@@ -197,7 +221,7 @@ async def test_an_engine_that_is_missing_is_a_setup_error_with_the_fix(
 
 async def test_an_image_that_is_not_built_is_a_setup_error_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("toolreason.execution.image.REPOSITORY", "toolreason-nonesuch")
-    with pytest.raises(SetupError, match=r"python -m toolreason\.execution\.image"):
+    with pytest.raises(SetupError, match="toolreason sandbox build"):
         async with DockerSandbox(LIMITS):
             pass
 

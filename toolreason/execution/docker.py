@@ -33,7 +33,7 @@ class DockerSandbox:
     """Leases containers. Use as `async with DockerSandbox() as sandbox`, within one event loop.
 
     `pool` containers are kept warm; at most `max_sessions` are leased, and further callers wait. `image` is a tag (default: the
-    one that `toolreason.execution.image` builds), `runtime` another OCI runtime of the engine, such as `runsc`. A runner that does
+    one that `toolreason sandbox build` makes), `runtime` another OCI runtime of the engine, such as `runsc`. A runner that does
     not answer within a cell's time and `grace_s` is killed. Entering raises SetupError when engine or image are missing.
     """
 
@@ -137,7 +137,8 @@ class DockerSandbox:
             else:
                 self._warm.append(session)
         except Exception as error:
-            log.warning("a sandbox could not be started ahead of time: %s", error)
+            if not self._closed:  # else it was ended while it started
+                log.warning("a sandbox could not be started ahead of time: %s", error)
         finally:
             self._starting -= 1
 

@@ -1,4 +1,4 @@
-"""Build the sandbox image: `python -m toolreason.execution.image`, or `build` from a program.
+"""Build the sandbox image: `toolreason sandbox build`, or `build` from a program.
 
 The packages come in as wheels, pinned by hash, that pip fetches on this machine with its own configuration; the build itself
 needs no network. The base is `python:3.11-slim` where a registry answers (or the image is there already), else one made from
@@ -25,7 +25,7 @@ from toolreason.execution.engine import Engine
 
 REPOSITORY = "toolreason-sandbox"
 SLIM = "python:3.11-slim"
-BUILD_COMMAND = "python -m toolreason.execution.image"
+BUILD_COMMAND = "toolreason sandbox build"
 PYTHON = "3.11"
 MACHINES = {"amd64": "x86_64", "x86_64": "x86_64", "arm64": "aarch64", "aarch64": "aarch64"}
 Progress = Callable[[str], None]
