@@ -20,8 +20,19 @@ async def test_a_call_id_runs_once_and_keeps_its_result() -> None:
     sandbox = ScriptedSandbox(echo)
     book = SessionBook(sandbox)
     first = await book.run("r", "c1", "a")
-    assert await book.run("r", "c1", "something else") is first
+    assert await book.run("r", "c1", "a") is first
     assert sandbox.calls == [(1, "a")]
+
+
+async def test_a_call_taken_up_again_with_other_code_runs_where_it_stood_and_forgets_what_came_after() -> None:
+    sandbox = ScriptedSandbox(echo)
+    book = SessionBook(sandbox)
+    await book.run("r", "c1", "a")
+    await book.run("r", "c2", "b", history=[("c1", "a")])
+    assert (await book.run("r", "c1", "other")).stdout == "other"
+    await book.run("r", "c2", "b", history=[("c1", "other")])
+    assert sandbox.calls == [(1, "a"), (1, "b"), (2, "other"), (2, "b")]
+    assert sandbox.open == 1
 
 
 async def test_a_rollout_keeps_one_session_and_rollouts_share_none() -> None:

@@ -74,9 +74,9 @@ class Sessions(Protocol):
     ) -> CellResult:
         """Run a cell in the session of `key`, leasing it at the first call.
 
-        A `call_id` that this session has run returns its recorded result and runs nothing. `history` are the (call_id, code)
-        of the committed cells before this one: when the session is new or lost they are replayed first (stateful only), so
-        that a resumed rollout finds its variables. Raises SandboxError.
+        A `call_id` that this session has run with this code returns its recorded result and runs nothing. `history` are the
+        (call_id, code) of the committed cells before this one: when the session is new or lost they are replayed first
+        (stateful only), so that a resumed rollout finds its variables. Raises SandboxError.
         """
         ...
 

@@ -16,12 +16,12 @@ REPLAY_CELLS = 256
 
 @dataclass
 class _Entry:
-    """One rollout: its session, what ran in it and stayed (call id, code), and all results by call id."""
+    """One rollout: its session, what ran in it and stayed (call id, code), and all results by call id and code."""
 
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     session: Session | None = None
     committed: list[tuple[str, str]] = field(default_factory=list)
-    results: dict[str, CellResult] = field(default_factory=dict)
+    results: dict[tuple[str, str], CellResult] = field(default_factory=dict)
 
 
 class SessionBook:
@@ -48,14 +48,18 @@ class SessionBook:
         timeout_s: float | None = None,
     ) -> CellResult:
         """See `Sessions.run`. A session whose cells are not those of a given history (a rollout taken up at an earlier step, say)
-        is replaced by one in which the history has run. An empty history says nothing. A lost session is rebuilt once.
+        is replaced by one in which the history has run. An empty history says nothing, unless the call has run with other code: that
+        too is an earlier step, and what came after it is forgotten. A lost session is rebuilt once.
         """
         entry = self._entries.setdefault(key, _Entry())
         async with entry.lock:
-            if call_id not in entry.results:
+            if (call_id, code) not in entry.results:
+                if any(call == call_id for call, _ in entry.results):
+                    await self._forget(entry)
                 wanted = [(call, cell) for call, cell in history] if stateful else []
-                entry.results[call_id] = await self._run(entry, call_id, code, wanted or entry.committed, stateful, timeout_s)
-            return entry.results[call_id]
+                result = await self._run(entry, call_id, code, wanted or entry.committed, stateful, timeout_s)
+                entry.results[call_id, code] = result
+            return entry.results[call_id, code]
 
     async def release(self, key: str) -> None:
         """End the session of `key`, once the cell that may be running in it has ended."""
@@ -100,8 +104,12 @@ class SessionBook:
             result = await entry.session.run(code, timeout_s=timeout_s)
             if not result.outcome.committed:
                 raise SessionLost(f"call {call_id} ended differently when run again: {result.outcome}")
-            entry.results.setdefault(call_id, result)
+            entry.results.setdefault((call_id, code), result)
             entry.committed.append((call_id, code))
+
+    async def _forget(self, entry: _Entry) -> None:
+        await self._end(entry)
+        entry.committed, entry.results = [], {}
 
     async def _end(self, entry: _Entry) -> None:
         session, entry.session = entry.session, None
