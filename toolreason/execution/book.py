@@ -48,8 +48,8 @@ class SessionBook:
         timeout_s: float | None = None,
     ) -> CellResult:
         """See `Sessions.run`. A session whose cells are not those of a given history (a rollout taken up at an earlier step, say)
-        is replaced by one in which the history has run. An empty history says nothing, unless the call has run with other code: that
-        too is an earlier step, and what came after it is forgotten. A lost session is rebuilt once.
+        is replaced by one in which the history has run. An empty history says nothing, unless the call has run with other code:
+        that too is an earlier step, and what came after it is forgotten. A lost session is rebuilt once.
         """
         entry = self._entries.setdefault(key, _Entry())
         async with entry.lock:
