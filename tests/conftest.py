@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -11,6 +12,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["LANGSMITH_TRACING"] = "false"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # a fork after the tokenizer's threads would warn
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what it runs in the background; children inherit it,
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # and the tests that interrupt one would wait in vain
 
 import pytest
 from hypothesis import HealthCheck, settings

@@ -142,11 +142,14 @@ asyncio.run(main())
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_a_host_process_that_is_killed_leaves_no_container(engine: Any, how: signal.Signals) -> None:
     with subprocess.Popen([sys.executable, "-c", HOST], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as host:
-        assert host.stdout
-        name = host.stdout.readline().strip()
-        assert len(containers(engine, f"{reaper.LABEL}={name}")) == 2
-        host.send_signal(how)
-        host.wait(30)
+        try:
+            assert host.stdout
+            name = host.stdout.readline().strip()
+            assert len(containers(engine, f"{reaper.LABEL}={name}")) == 2
+            host.send_signal(how)
+            host.wait(30)
+        finally:
+            host.kill()  # else a failure here would wait for it
         until(lambda: containers(engine, f"{reaper.LABEL}={name}") == [])
 
 

@@ -164,5 +164,8 @@ def test_no_worker_outlives_its_parent_nor_needs_a_main_module(number):
         parent.stdin.close()
         worker = int(parent.stdout.readline())
         parent.send_signal(number)
-        parent.wait(30)
+        try:
+            parent.wait(30)
+        finally:
+            parent.kill()
     assert gone_soon(worker)
