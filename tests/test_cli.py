@@ -93,6 +93,15 @@ def test_collect_with_other_settings_shows_the_difference_and_loses_nothing(here
     assert (here / "run" / "trajectories.jsonl").read_bytes() == before
 
 
+def test_a_run_of_other_problems_is_not_gone_on_with(here: Path) -> None:
+    collected()
+    with (here / "p.jsonl").open("a") as file:
+        file.write('{"id": "c", "question": "4 + 4?", "answer": "8"}\n')
+    done = collected()
+    assert done.exit_code == 2
+    assert "problems: their content or order is not that of p.jsonl when it was collected" in done.stderr
+
+
 def test_a_limit_can_be_lifted_later(here: Path) -> None:
     assert collected("--limit", "1").exit_code == 0
     assert json.loads(collected("--json").stdout)["resumed"] == 1

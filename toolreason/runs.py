@@ -60,7 +60,10 @@ class Manifest:
         """What forbids resuming `self` as `other`, one line each."""
         mine, theirs = self._identity(), other._identity()
         names = [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]
-        return [f"{name}: {mine.get(name)!r} there, {theirs.get(name)!r} now" for name in names]
+        told = [f"{name}: {mine.get(name)!r} there, {theirs.get(name)!r} now" for name in names if name != "problems_hash"]
+        if "problems_hash" in names:  # a hash tells nobody anything
+            told.append(f"problems: their content or order is not that of {self.problems} when it was collected")
+        return told
 
     def _identity(self) -> dict[str, Any]:
         plain = json.loads(to_json(self))
