@@ -91,6 +91,14 @@ def test_a_result_starts_on_a_line_of_its_own() -> None:
     assert FENCED.result(OK, "```\n") == "```output\n42\n```\n"
 
 
+def test_an_answer_is_what_the_verifier_finds() -> None:
+    for written in (FENCED, TAGGED):
+        assert written.answered("So \\boxed{42}.")
+        assert written.answered("<answer>42</answer>")
+        assert not written.answered("```python\nprint('\\boxed{42}')\n```\n")  # code holds no answer
+        assert not written.answered("<answer></answer> \\boxed{")
+
+
 def test_only_the_text_since_the_last_result_is_read() -> None:
     row = [Segment(Source.PROMPT, "p"), said("```python\nprint(42)\n```\n"), told("```output\n42\n```\n"), said("It is 42.")]
     assert formats.tail(row) == "It is 42."

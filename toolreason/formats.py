@@ -17,6 +17,7 @@ from typing import Protocol
 
 from toolreason.errors import SettingsError
 from toolreason.types import CellResult, Outcome, Segment, Source
+from toolreason.verify import extract
 
 INVENTED_OUTPUT = "invented_output"  # the model wrote a result itself
 UNCLOSED_CALL = "unclosed_call"  # the rollout ended inside a call
@@ -41,7 +42,7 @@ class Format(Protocol):
         ...
 
     def answered(self, text: str) -> bool:
-        """Whether a final answer stands in the model's own text."""
+        """Whether a final answer stands in the model's own text, as the verifier reads it: code holds none."""
         ...
 
     def faults(self, segments: Sequence[Segment]) -> tuple[str, ...]:
@@ -67,11 +68,6 @@ def feedback(result: CellResult) -> str:
         case Outcome.CRASHED:
             trouble = "[the interpreter crashed; nothing of this code was kept]"
     return f"{shown}\n{trouble}" if shown else trouble
-
-
-def own_text(segments: Sequence[Segment]) -> str:
-    """The model's own words: what it sampled, and the hints in its voice."""
-    return "".join(s.text for s in segments if s.source in (Source.MODEL, Source.HINT))
 
 
 def tail(segments: Sequence[Segment]) -> str:
@@ -103,7 +99,7 @@ class Fenced:
         return f"{lead}{fence}output\n{text}\n{fence}\n"
 
     def answered(self, text: str) -> bool:
-        return "\\boxed{" in text
+        return extract.answer(text) is not None
 
     def faults(self, segments: Sequence[Segment]) -> tuple[str, ...]:
         invented = sum(len(_OUTPUT_FENCE.findall(s.text)) for s in segments if s.source is Source.MODEL)
@@ -128,7 +124,7 @@ class Tagged:
         return f"\n<output>\n{text}\n</output>\n"
 
     def answered(self, text: str) -> bool:
-        return "</answer>" in text or "\\boxed{" in text
+        return extract.answer(text) is not None
 
     def faults(self, segments: Sequence[Segment]) -> tuple[str, ...]:
         invented = sum(s.text.count("<output>") for s in segments if s.source is Source.MODEL)

@@ -175,6 +175,14 @@ async def test_a_session_that_cannot_be_given_back_hides_no_other_error() -> Non
         await rollout(PROBLEM, strategy="hint_infer", policy=policy, sessions=broken)
 
 
+async def test_an_answer_in_code_alone_is_none_and_one_after_a_result_counts(sessions: FakeSessions) -> None:
+    code = "print('\\boxed{42}')\n```"  # ended without a line end: the result follows on a line of its own
+    done = await rollout(PROBLEM, strategy="hint_infer", policy=ScriptedPolicy([code, "Done."]), sessions=sessions)
+    assert done.stop is StopReason.NO_ANSWER
+    done = await rollout(PROBLEM, strategy="hint_infer", policy=ScriptedPolicy([code, "So \\boxed{42}"]), sessions=sessions)
+    assert done.stop is StopReason.ANSWERED
+
+
 async def test_a_block_that_the_end_token_follows_is_closed() -> None:
     policy = ScriptedPolicy(["print(6*7)\n```"])
     done = await rollout(PROBLEM, strategy="hint_infer", policy=policy, settings=HintInferSettings(execute=False))

@@ -15,6 +15,7 @@ from toolreason import formats
 from toolreason.errors import SettingsError
 from toolreason.policies.base import Finish
 from toolreason.types import Segment, Source, StopReason, _tuples, cells, count_tokens
+from toolreason.verify import extract
 
 if TYPE_CHECKING:
     from langgraph.graph import StateGraph
@@ -83,7 +84,8 @@ class View:
 
     @property
     def own_text(self) -> str:
-        return formats.own_text(self.segments)
+        """The model's own words, as the verifier reads them."""
+        return extract.own_text(self.segments)
 
     def left(self, settings: Settings) -> int:
         """How many tokens the rollout may still have."""
