@@ -126,6 +126,7 @@ def test_a_policy_that_fails_every_time_gives_exit_code_1_and_no_verdicts(here: 
         (("collect", "p.jsonl", "-o", "run", *PLAIN, "--sandbox", "chroot"), 2, "there are docker, local and none"),
         (("collect", "p.jsonl", "-o", "run", *PLAIN, "-p", "scripted:none.json"), 2, "none.json"),
         (("collect", "p.jsonl", "-o", "run", "--sandbox", "none"), 2, "runs code: --sandbox docker"),
+        (("solve", " ", *PLAIN, "-p", "scripted:four.json"), 2, "the question is empty"),
         (("solve", "hi", *PLAIN, "-p", "oracle"), 2, "unknown policy 'oracle'"),
         (("solve", "hi", *PLAIN, "-p", "scripted:none.json"), 2, "cannot read the replies in none.json: No such file"),
         (("solve", "hi", *PLAIN, "-p", "vllm:http://127.0.0.1:9"), 1, "Start one, `vllm serve MODEL`"),
@@ -223,6 +224,9 @@ def test_show_writes_a_picture(here: Path) -> None:
     collected()
     assert toolreason("show", "run", "a", "--svg", "a.svg").exit_code == 0
     assert "<svg" in (here / "a.svg").read_text()
+    done = toolreason("show", "run", "a", "--svg", "nowhere/a.svg")
+    assert done.exit_code == 2
+    assert "cannot write nowhere/a.svg: No such file or directory" in done.stderr
 
 
 def test_hostile_problems_cannot_act_on_the_terminal_or_leave_the_run_directory(here: Path) -> None:

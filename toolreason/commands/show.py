@@ -55,7 +55,10 @@ def show(
     picture = render.trajectory(one, prompt_chars=None if full else PROMPT_CHARS, ids=tokens)
     common.stdout().print(picture, soft_wrap=True)
     if svg is not None:
-        render.export_svg(picture, svg, title=one.strategy)
+        try:
+            render.export_svg(picture, svg, title=one.strategy)
+        except OSError as error:
+            raise InputError(f"cannot write {svg}: {error.strerror}; name another file with --svg") from error
         common.say(f"picture: {svg}", "dim")
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from toolreason.commands import common
+from toolreason.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,6 +41,8 @@ def solve(
     """
     from toolreason.types import Problem, Reference, ReferenceKind, Sampling, StopReason, to_json
 
+    if not question.strip():
+        raise InputError("the question is empty: write it in quotes")
     settings = common.settings_of(strategy, set_, max_tokens=max_tokens)
     problem = Problem("question", question, Reference(ReferenceKind.MATH, answer) if answer else Reference())
     sampling = Sampling(temperature, top_p, seed=seed)
