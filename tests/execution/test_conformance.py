@@ -162,8 +162,17 @@ async def test_processes_and_threads_of_a_cell_are_waited_for_or_killed(session:
     assert (await session.run(code)).stdout == "late\n"
     code = "import subprocess\np = subprocess.Popen(['sleep', '1000'], start_new_session=True)\np.pid"
     pid = (await session.run(code)).value
-    state = f"import os\nopen('/proc/{pid}/stat').read().split()[2] if os.path.exists('/proc/{pid}') else 'gone'"
-    assert (await session.run(state)).value in ("'gone'", "'Z'")
+    code = f"""
+import pathlib, time
+def living():
+    try: return pathlib.Path("/proc/{pid}/stat").read_text().split()[2] not in "ZX"
+    except OSError: return False
+for _ in range(1000):  # it has had its signal, and may be dying yet
+    if not living(): break
+    time.sleep(0.01)
+living()
+"""
+    assert (await session.run(code)).value == "False"
 
 
 async def test_daemon_threads_end_with_their_cell(session: Session) -> None:

@@ -6,8 +6,12 @@ import io
 import tarfile
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import docker
 import pytest
+import requests
+import urllib3
 
 from toolreason.errors import SetupError
 from toolreason.execution import base_image, image
@@ -30,7 +34,8 @@ def test_every_package_is_pinned_by_version_and_hash() -> None:
     text = (image.source() / "packages.txt").read_text().replace("\\\n", " ")
     rows = [row for row in text.splitlines() if row and not row.startswith("#")]
     assert {row.split("==")[0] for row in rows} == {"mpmath", "networkx", "numpy", "sympy"}
-    assert all("--hash=sha256:" in row for row in rows)
+    hashes = {row.split("==")[0]: row.count("--hash=sha256:") for row in rows}
+    assert hashes == {"mpmath": 1, "networkx": 1, "numpy": 2, "sympy": 1}  # what is compiled has one for each architecture
 
 
 def test_the_build_context_is_the_runner_the_dockerfile_and_the_packages(tmp_path: Path) -> None:
@@ -96,6 +101,46 @@ def test_the_base_is_what_is_here_else_what_can_be_pulled_else_debian(monkeypatc
         monkeypatch.setattr(image, "reachable", lambda _, answer=reachable: answer)
         assert image.choose_base(engine, lambda _: None) == base
         assert (engine.pulled, len(made)) == (pulled, makes)
+
+
+class Refusing(FakeEngine):
+    """Does all up to one call, which raises."""
+
+    def __init__(self, call: str, error: Exception) -> None:
+        super().__init__()
+        self.closed = False
+
+        def refuse(*_: Any, **__: Any) -> Any:
+            raise error
+
+        if call == "images":
+            self.listed = refuse  # type: ignore[method-assign]
+        if call == "pull":
+            self.pull = refuse  # type: ignore[method-assign]
+        self.api = SimpleNamespace(images=self.listed, build=refuse)
+
+    def version(self) -> dict[str, str]:
+        return {"Arch": "amd64"}
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize("call", ["images", "pull", "build"])
+@pytest.mark.parametrize(
+    "kind", [docker.errors.APIError, requests.ConnectionError, urllib3.exceptions.ProtocolError], ids=["refused", "gone", "cut off"]
+)
+def test_what_the_engine_says_is_a_setup_error_and_the_client_is_closed(
+    monkeypatch: pytest.MonkeyPatch, call: str, kind: type[Exception]
+) -> None:
+    engine = Refusing(call, kind("no space left"))
+    monkeypatch.setattr(image.Engine, "find", lambda: SimpleNamespace(client=lambda timeout_s=0: engine))
+    monkeypatch.setattr(image, "reachable", lambda _: True)
+    monkeypatch.setattr(image, "install_packages", lambda target, machine: target.mkdir())
+    with pytest.raises(SetupError, match="no space left"):
+        image.build(lambda _: None)
+    assert engine.closed
+    assert not image.exists()
 
 
 @pytest.mark.docker

@@ -20,7 +20,7 @@ from toolreason.errors import SandboxError
 from toolreason.execution import image as images
 from toolreason.execution import reaper
 from toolreason.execution.base import Limits, Session
-from toolreason.execution.engine import Engine, attach
+from toolreason.execution.engine import Engine, asking, attach
 from toolreason.execution.wire import WireSession
 
 T = TypeVar("T")
@@ -65,7 +65,8 @@ class DockerSandbox:
             self._client = await self._control(self._engine.client)
             if self.image is None:
                 self.image = await self._control(images.find, self._client)
-            await self._control(reaper.reap, self._client)
+            with asking("the engine could not clear up what earlier processes left"):
+                await self._control(reaper.reap, self._client)
         except BaseException:
             self._let_go()
             raise
@@ -105,7 +106,8 @@ class DockerSandbox:
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
         try:
-            await self._control(self._sweep)
+            with asking(f"containers labelled {reaper.LABEL}={self.id} may be left", SandboxError):
+                await self._control(self._sweep)
         finally:
             self._let_go()
 

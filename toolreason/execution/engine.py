@@ -10,12 +10,14 @@ import asyncio
 import os
 import socket
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from toolreason.errors import SandboxError, SetupError
+from toolreason.errors import SandboxError, SetupError, ToolreasonError
 
 NO_ENGINE = (
     "no container engine answers{where}: start Docker (Debian: `apt-get install docker.io && service docker start`; "
@@ -72,6 +74,18 @@ class Engine:
             if folder:
                 context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
         return await asyncio.open_connection(address.hostname, address.port or (2376 if context else 2375), ssl=context)
+
+
+@contextmanager
+def asking(what: str, error: type[ToolreasonError] = SetupError) -> Iterator[None]:
+    """What the client library raises inside, an engine that refuses or is gone, as one of ours: "WHAT: the engine's words"."""
+    import docker
+    from urllib3.exceptions import HTTPError
+
+    try:
+        yield
+    except (docker.errors.DockerException, HTTPError, OSError) as trouble:  # the latter two: no connection
+        raise error(f"{what}: {trouble}") from trouble
 
 
 class Attached:

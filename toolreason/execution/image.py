@@ -21,7 +21,7 @@ from typing import Any
 import toolreason
 from toolreason.errors import SetupError
 from toolreason.execution import base_image
-from toolreason.execution.engine import Engine
+from toolreason.execution.engine import Engine, asking
 
 REPOSITORY = "toolreason-sandbox"
 SLIM = "python:3.11-slim"
@@ -46,9 +46,10 @@ def image_tag(base: str = SLIM) -> str:
 
 def find(client: Any) -> str:
     """The tag of the image that is built. Raises SetupError."""
-    for base in (SLIM, base_image.TAG):
-        if has(client, image_tag(base)):
-            return image_tag(base)
+    with asking("the engine does not say which images it has"):
+        for base in (SLIM, base_image.TAG):
+            if has(client, image_tag(base)):
+                return image_tag(base)
     raise SetupError(f"the sandbox image is not built: run `{BUILD_COMMAND}`")
 
 
@@ -71,24 +72,30 @@ def build(progress: Progress = print) -> str:
     """Build the image unless it is there, and return its tag. Blocks: a minute or two. Raises SetupError."""
     client = Engine.find().client(timeout_s=600)
     try:
-        with suppress(SetupError):
-            return find(client)
-        machine = MACHINES.get(client.version()["Arch"])
-        if machine is None:
-            raise SetupError(f"the engine runs on {client.version()['Arch']}; the sandbox needs amd64 or arm64")
-        base = choose_base(client, progress)
-        with tempfile.TemporaryDirectory(prefix="toolreason-image-") as folder:
-            packages = Path(folder) / "site-packages"
-            progress("fetching the sandbox's packages (about 35 MB)")
-            install_packages(packages, machine)
-            progress("building the image")
-            with tempfile.TemporaryFile() as file:
-                write_context(file, packages)
-                build_image(client, file, base)
-        progress(f"built {image_tag(base)}")
-        return image_tag(base)
+        with asking("the engine could not make the sandbox image"):
+            return build_with(client, progress)
     finally:
         client.close()
+
+
+def build_with(client: Any, progress: Progress) -> str:
+    """`build`, by the engine of this client. What the client library raises is the caller's."""
+    with suppress(SetupError):
+        return find(client)
+    machine = MACHINES.get(client.version()["Arch"])
+    if machine is None:
+        raise SetupError(f"the engine runs on {client.version()['Arch']}; the sandbox needs amd64 or arm64")
+    base = choose_base(client, progress)
+    with tempfile.TemporaryDirectory(prefix="toolreason-image-") as folder:
+        packages = Path(folder) / "site-packages"
+        progress("fetching the sandbox's packages (about 35 MB)")
+        install_packages(packages, machine)
+        progress("building the image")
+        with tempfile.TemporaryFile() as file:
+            write_context(file, packages)
+            build_image(client, file, base)
+    progress(f"built {image_tag(base)}")
+    return image_tag(base)
 
 
 def choose_base(client: Any, progress: Progress) -> str:
