@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolreason.errors import SetupError
+from toolreason.policies.tokenizer import quiet
 
 if TYPE_CHECKING:
     from toolreason.models import Model, Progress
@@ -39,6 +40,7 @@ def from_hub(model: Model, work: Path, progress: Progress) -> tuple[Path, str]:
     """Download a pinned revision of the hub's repository; (directory, where it came from). Raises Unreachable, SetupError."""
     if find_spec("huggingface_hub") is None:
         raise Unreachable("huggingface-hub is not installed")
+    quiet()
     import httpx
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from toolreason.errors import ProblemError, SetupError
+from toolreason.policies.tokenizer import quiet
 from toolreason.types import Problem, Reference, ReferenceKind, from_json
 from toolreason.verify import extract
 
@@ -230,6 +231,7 @@ def _hub_rows(source: str) -> Iterator[tuple[int, Any]]:
     name, config, split = match["name"], match["config"], match["split"]
     if config in (*_SPLITS, "dev") and split is None:
         config, split = None, config
+    quiet()
     try:
         from datasets import load_dataset
     except ImportError:

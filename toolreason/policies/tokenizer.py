@@ -108,5 +108,6 @@ def quiet() -> None:
 
     for name in ("HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK", "VLLM_NO_USAGE_STATS"):
         os.environ.setdefault(name, "1")
+    os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # ours are short texts, and forks follow
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # spinning at barriers costs a factor of 5 where cells share the cores
