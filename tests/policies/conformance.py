@@ -1,4 +1,4 @@
-"""What every exact policy does. A test class per engine inherits `ExactPolicy` and gives the `policy` fixture."""
+"""What every policy does (`AnyPolicy`), and every exact one (`ExactPolicy`). A test class per engine gives the `policy` fixture."""
 
 from __future__ import annotations
 
@@ -33,7 +33,48 @@ def inside_a_token(policy: Policy, completion: Completion) -> tuple[str, int]:
     raise AssertionError(f"no token of two characters in {completion.text!r}")
 
 
-class ExactPolicy:
+class AnyPolicy:
+    """What needs no token ids."""
+
+    async def test_no_tokens_are_drawn_where_none_are_asked_for(self, policy: Policy) -> None:
+        completion = await draw(policy, 0)
+        assert (completion.text, completion.token_ids, completion.finish) == ("", (), Finish.LENGTH)
+
+    async def test_the_pieces_that_stream_join_to_the_text(self, policy: Policy) -> None:
+        pieces: list[str] = []
+        completion = await draw(policy, 20, on_text=pieces.append)
+        assert "".join(pieces) == completion.text
+        assert len(pieces) > 1
+
+    async def test_a_stop_string_stays_in_the_text_and_ends_it(self, policy: Policy) -> None:
+        free = (await draw(policy, 24)).text
+        stop = free[6:12]
+        stopped = await draw(policy, 24, stop=["never there", stop])
+        assert (stopped.finish, stopped.stop) == (Finish.STOP, stop)
+        assert free.startswith(stopped.text)
+        assert stop in stopped.text
+        assert stop not in stopped.text[: -len(stop)]
+
+    async def test_a_cancelled_call_leaves_the_others_and_the_engine_alone(self, policy: Policy) -> None:
+        started = asyncio.Event()
+        long = asyncio.create_task(draw(policy, 1500, HOT, seed=3, on_text=lambda piece: started.set()))
+        await started.wait()
+        other = asyncio.create_task(draw(policy, 6))
+        long.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await long
+        drawn = await other
+        assert drawn.text
+        assert len(drawn.token_ids) == (6 if policy.exact else 0)
+
+    async def test_what_it_gives_becomes_a_segment_that_it_can_continue(self, policy: Policy) -> None:
+        prompt = policy.prompt(QUESTION)
+        first = (await policy.sample([prompt], GREEDY, max_tokens=5)).segment()
+        assert first.source is Source.MODEL
+        assert (await policy.sample([prompt, first], GREEDY, max_tokens=5)).text
+
+
+class ExactPolicy(AnyPolicy):
     """`seeded`: draws at temperature above 0 depend on the seed (a script's do not). `tie`: log-probabilities so close may swap."""
 
     seeded = True
@@ -79,10 +120,6 @@ class ExactPolicy:
         completion = await draw(policy, count)
         assert (len(completion.token_ids), completion.finish) == (count, Finish.LENGTH)
 
-    async def test_no_tokens_are_drawn_where_none_are_asked_for(self, policy: Policy) -> None:
-        completion = await draw(policy, 0)
-        assert (completion.token_ids, completion.finish) == ((), Finish.LENGTH)
-
     async def test_a_stop_string_inside_a_token_keeps_the_whole_token_and_nothing_after_it(self, policy: Policy) -> None:
         free = await draw(policy, 24)
         stop, count = inside_a_token(policy, free)
@@ -103,12 +140,6 @@ class ExactPolicy:
         assert completion.logprobs is not None
         assert len(completion.logprobs) == len(completion.token_ids)
 
-    async def test_the_pieces_that_stream_join_to_the_text(self, policy: Policy) -> None:
-        pieces: list[str] = []
-        completion = await draw(policy, 20, on_text=pieces.append)
-        assert "".join(pieces) == completion.text
-        assert len(pieces) > 1
-
     async def test_a_seed_repeats_its_tokens_and_another_draws_others(self, policy: Policy) -> None:
         first, again, other = [(await draw(policy, 20, HOT, seed=seed)).token_ids for seed in (7, 7, 8)]
         assert first == again
@@ -127,16 +158,6 @@ class ExactPolicy:
                 assert abs(one.logprobs[at] - other.logprobs[at]) <= self.tie
             else:
                 assert one == other or self.tie
-
-    async def test_a_cancelled_call_leaves_the_others_and_the_engine_alone(self, policy: Policy) -> None:
-        started = asyncio.Event()
-        long = asyncio.create_task(draw(policy, 1500, HOT, seed=3, on_text=lambda piece: started.set()))
-        await started.wait()
-        other = asyncio.create_task(draw(policy, 6))
-        long.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await long
-        assert len((await other).token_ids) == 6
 
     async def test_a_full_context_gives_what_fits_and_says_so(self, policy: Policy) -> None:
         prompt = policy.prompt(QUESTION)

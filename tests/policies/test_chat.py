@@ -14,6 +14,7 @@ from langchain_core.messages import AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGenerationChunk
 from pydantic import Field
 
+from tests.policies.conformance import AnyPolicy
 from toolreason.errors import CapabilityError, PolicyError, SettingsError, SetupError
 from toolreason.policies import ChatPolicy, Finish, open_policy
 from toolreason.policies.base import Message
@@ -54,6 +55,12 @@ class Recorder(FakeListChatModel):
 def policy_of(*responses: str, **options: Any) -> tuple[ChatPolicy, Recorder]:
     model = Recorder(responses=list(responses), **options)
     return ChatPolicy(model), model
+
+
+class TestConformance(AnyPolicy):
+    @pytest.fixture
+    def policy(self) -> ChatPolicy:
+        return policy_of("Once there was a fox who counted: eins, zwei, drei.", sleep=0.001)[0]
 
 
 def test_the_prompt_s_text_is_canonical_json_of_the_messages() -> None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,6 +14,7 @@ import pytest
 from tests.policies.conformance import GREEDY, HOT, QUESTION, ExactPolicy, draw
 from toolreason.errors import CapabilityError, PolicyError, SettingsError, SetupError
 from toolreason.policies import Finish, TransformersPolicy, open_policy
+from toolreason.policies.tokenizer import load_tokenizer
 from toolreason.types import Segment, Source
 
 pytestmark = pytest.mark.model
@@ -153,9 +158,43 @@ def test_pickled_weights_are_not_read(small_model: Path, tmp_path: Path) -> None
 
 
 async def test_a_model_without_a_chat_template_says_so(small_model: Path) -> None:
-    from toolreason.policies.tokenizer import load_tokenizer
-
     tokenizer = load_tokenizer(str(small_model))
     tokenizer._tokenizer.chat_template = None
     with pytest.raises(CapabilityError, match="no chat template"):
         tokenizer.prompt(QUESTION)
+
+
+def test_code_that_comes_with_a_model_is_not_run_unless_asked_for(
+    small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for file in small_model.iterdir():
+        if file.name != "config.json":
+            (tmp_path / file.name).symlink_to(file)
+    config = json.loads((small_model / "config.json").read_text())
+    code = {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model", "AutoTokenizer": ["evil.Tokenizer", None]}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "model_type": "evil", "auto_map": code}))
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    with pytest.raises(SetupError, match="could be loaded"):
+        asyncio.run(TransformersPolicy.load(str(tmp_path)))
+    load_tokenizer(str(tmp_path))
+    assert not (tmp_path / "ran").exists()
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(AttributeError, match="Config"):
+        asyncio.run(TransformersPolicy.load(str(tmp_path), trust_remote_code=True))
+    assert (tmp_path / "ran").exists()
+
+
+def test_telemetry_is_off_before_the_libraries_that_have_it_are_loaded() -> None:
+    code = """
+import sys
+from toolreason.policies.tokenizer import quiet
+quiet()
+assert not {"huggingface_hub", "transformers", "datasets"} & set(sys.modules)
+import huggingface_hub.constants as constants
+print(constants.HF_HUB_DISABLE_TELEMETRY)
+"""
+    names = ("HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK", "DISABLE_TELEMETRY")
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout == "True\n"
