@@ -31,7 +31,7 @@ NAMED = [urlsplit(url).hostname for url in (os.environ.get("DOCKER_HOST"), os.en
 
 def pytest_runtest_setup() -> None:
     enable_socket()
-    socket_allow_hosts(["127.0.0.1", "::1", "localhost", *filter(None, NAMED)], allow_unix_socket=True)
+    socket_allow_hosts(["127.0.0.1", "::1", *filter(None, NAMED)], allow_unix_socket=True)
 
 
 @pytest.fixture(scope="session")
