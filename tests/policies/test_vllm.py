@@ -13,11 +13,18 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.exactness import Recorder, check
 from tests.policies.conformance import GREEDY, HOT, QUESTION, ExactPolicy, draw
 from toolreason.errors import PolicyError, SettingsError
+from toolreason.execution import SessionBook, open_sandbox
 from toolreason.policies import ChatPolicy, Finish, VllmPolicy, open_policy
 from toolreason.policies.tokenizer import ChatTokenizer, load_tokenizer
-from toolreason.types import Segment, Source
+from toolreason.rollouts import rollout
+from toolreason.strategies.artist import ArtistSettings
+from toolreason.strategies.base import Settings
+from toolreason.strategies.hint_infer import HintInferSettings
+from toolreason.strategies.plain import PlainSettings
+from toolreason.types import Problem, Segment, Source, StopReason
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(420)]  # the first test waits for the server
 
@@ -127,20 +134,47 @@ async def test_a_cancelled_call_frees_its_place_in_the_server(policy: VllmPolicy
     import asyncio
 
     started = asyncio.Event()
-    task = asyncio.create_task(draw(policy, 1900, HOT, seed=2, on_text=lambda piece: started.set()))
-    await started.wait()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
     async with httpx.AsyncClient() as client:
-        running = True
-        while running:  # bounded by the test's own limit; unhindered it would run for 1,900 tokens
-            text = (await client.get(f"{server}/metrics", timeout=30)).text
-            counts = [line for line in text.splitlines() if line.startswith("vllm:num_requests_running")]
-            running = any(float(line.rsplit(" ", 1)[1]) > 0 for line in counts)
+
+        async def metric(name: str) -> float:
+            lines = (await client.get(f"{server}/metrics", timeout=30)).text.splitlines()
+            values = [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"vllm:{name}{{")]
+            assert values
+            return sum(values)
+
+        before = await metric("generation_tokens_total")
+        task = asyncio.create_task(draw(policy, 1900, HOT, seed=2, on_text=lambda piece: started.set()))
+        await started.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        while await metric("num_requests_running"):  # noqa: ASYNC110 (bounded by the test's own limit)
             await asyncio.sleep(0.05)
-    assert counts
+        assert await metric("generation_tokens_total") - before < 1900  # it did not run to its end
     assert all(server.busy == 0 for server in policy.servers.all)
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize(
+    ("strategy", "settings"),
+    [
+        ("plain", PlainSettings(max_tokens=40)),
+        ("artist", ArtistSettings(format="fenced", stateful=True, max_tokens=100, max_calls=2)),
+        ("hint_infer", HintInferSettings(max_tokens=120, max_calls=2)),
+        ("hint_infer", HintInferSettings(hint="end", max_tokens=200, max_calls=2)),
+    ],
+)
+async def test_every_token_of_a_rollout_is_what_the_server_was_given_and_gave_back(
+    policy: VllmPolicy, strategy: str, settings: Settings
+) -> None:
+    recorder = Recorder(policy)
+    async with open_sandbox("docker", pool=1) as sandbox:
+        sessions = SessionBook(sandbox)
+        problem = Problem("power", "What is 2 ** 10?")
+        done = await rollout(problem, strategy=strategy, policy=recorder, sessions=sessions, settings=settings)
+    assert done.error is None
+    assert done.stop is not StopReason.ABORTED
+    check(recorder, done)
 
 
 async def test_what_the_server_refuses_is_an_error_that_quotes_it(policy: VllmPolicy, server: str) -> None:
