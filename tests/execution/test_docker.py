@@ -229,6 +229,19 @@ async def test_an_image_that_is_not_built_is_a_setup_error_with_the_command(monk
             pass
 
 
+@pytest.mark.parametrize(("part", "kind"), [("reap", SetupError), ("_sweep", SandboxError)])
+async def test_an_engine_that_goes_away_at_the_start_or_the_end_is_one_of_our_errors(
+    monkeypatch: pytest.MonkeyPatch, part: str, kind: type[Exception]
+) -> None:
+    def gone(*_: Any) -> NoReturn:
+        raise ConnectionError("the engine is gone")
+
+    monkeypatch.setattr(reaper if part == "reap" else DockerSandbox, part, gone)
+    with pytest.raises(kind, match="the engine is gone"):
+        async with DockerSandbox(LIMITS, pool=0):
+            pass
+
+
 async def test_an_engine_over_tcp_works_as_a_local_one(monkeypatch: pytest.MonkeyPatch) -> None:
     local = Engine.find()
 
