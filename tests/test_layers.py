@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "toolreason"
 LAYERS = (
     {"types", "errors"},
     {"tokens", "durable"},
-    {"formats", "hints", "policies", "execution", "tools", "verify", "models", "modelfiles", "problems"},
+    {"formats", "hints", "policies", "execution", "tools", "verify", "models", "modelfiles", "problems", "sources"},
     {"strategies"},
     {"graphs"},
     {"stats", "render", "rollouts", "runs", "collect"},

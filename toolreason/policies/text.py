@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from toolreason.errors import PolicyError
 from toolreason.policies.base import Completion, Finish
 from toolreason.tokens import CONTEXT, REPLACEMENT, Decode, text_after
 from toolreason.types import Segment
@@ -16,6 +17,14 @@ from toolreason.types import Segment
 def ids_of(segments: Sequence[Segment]) -> list[int]:
     """All ids of these segments, one after the other: what an exact engine is given."""
     return [token for segment in segments for token in segment.token_ids]
+
+
+def prompt_ids(segments: Sequence[Segment]) -> list[int]:
+    """`ids_of`, where there must be some. Raises PolicyError."""
+    ids = ids_of(segments)
+    if not ids:
+        raise PolicyError("there is nothing to continue: the segments hold no token ids")
+    return ids
 
 
 def limit(prompt: int, max_tokens: int, context: int) -> tuple[int, Finish]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolreason.errors import CapabilityError, PolicyError, SettingsError, SetupError
 from toolreason.policies.base import Completion, Message, TextSink
-from toolreason.policies.text import TextStream, ids_of
+from toolreason.policies.text import TextStream, prompt_ids
 from toolreason.policies.tokenizer import ChatTokenizer, as_list, load_tokenizer, quiet
 from toolreason.types import Sampling, Segment
 
@@ -99,9 +99,7 @@ class TransformersPolicy:
         from toolreason.policies.draw import Drawer
         from toolreason.policies.engine import Request
 
-        ids = ids_of(segments)
-        if not ids:
-            raise PolicyError("there is nothing to continue: the segments hold no token ids")
+        ids = prompt_ids(segments)
         if not 0 <= min(ids) <= max(ids) < self._engine.vocabulary:
             raise PolicyError(f"the segments hold ids that {self.name} does not have: they come from another model")
         ends = self._tokenizer.end_ids

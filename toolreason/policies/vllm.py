@@ -1,32 +1,28 @@
 """vLLM servers: token ids in, token ids out, over `/v1/completions`.
 
-The ids that the server reports are the truth; its text is not looked at. They are streamed, decoded here, and cut at the first
-token that completes a stop string. A call whose server dies goes on at another, from the tokens that it has.
+The ids that the server reports are the truth; its text is not looked at. They are streamed (`vllm_wire` reads them), decoded here,
+and cut at the first token that completes a stop string. A call whose server dies goes on at another, from the tokens that it has.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any
 
 import httpx
 
 from toolreason.errors import PolicyError, SettingsError
-from toolreason.policies.base import Completion, Finish, Message, TextSink
+from toolreason.policies.base import Completion, Message, TextSink
 from toolreason.policies.servers import Server, Servers
-from toolreason.policies.text import TextStream, ids_of
+from toolreason.policies.text import TextStream, prompt_ids
 from toolreason.policies.tokenizer import ChatTokenizer, load_tokenizer
+from toolreason.policies.vllm_wire import Down, base_url, choices, finish, served_model, tokens
 from toolreason.types import Sampling, Segment
 
 NEUTRAL = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0, "min_p": 0.0}
 """Set in each request: a server takes its defaults from the model's own generation settings."""
-
-
-class _Down(Exception):
-    """This server failed, in a way that another try may not."""
 
 
 class VllmPolicy:
@@ -47,7 +43,7 @@ class VllmPolicy:
     ) -> None:
         self.name = f"vllm:{model.rpartition('/')[2] if model.startswith('/') else model}"
         self.context_length = context_length
-        self.servers = Servers([_base(url) for url in base_urls], rest_s=rest_s)
+        self.servers = Servers([base_url(url) for url in base_urls], rest_s=rest_s)
         self._model = model
         self._tokenizer = tokenizer
         self._client = client
@@ -71,12 +67,12 @@ class VllmPolicy:
         directory or a hub id). `timeout_s` bounds the wait for the next token. Raises PolicyError where no server answers,
         SettingsError where they do not serve the model, SetupError where the tokenizer cannot be loaded.
         """
-        urls = [_base(url) for url in ([base_urls] if isinstance(base_urls, str) else base_urls)]
+        urls = [base_url(url) for url in ([base_urls] if isinstance(base_urls, str) else base_urls)]
         if not urls:
             raise SettingsError("no server is given: write vllm:http://HOST:PORT")
         client = _client(api_key, timeout_s)
         try:
-            served = await _served(client, urls, model)
+            served = await served_model(client, urls, model)
             where = tokenizer or str(served.get("root") or served["id"])
             if isinstance(where, str):
                 where = await asyncio.to_thread(load_tokenizer, where, trust_remote_code=trust_remote_code)
@@ -109,9 +105,7 @@ class VllmPolicy:
 
         A call that goes on at another server after a failure draws from there on with another seed.
         """
-        ids = ids_of(segments)
-        if not ids:
-            raise PolicyError("there is nothing to continue: the segments hold no token ids")
+        ids = prompt_ids(segments)
         decode, ends = self._tokenizer.decode, self._tokenizer.end_ids
         stream = TextStream(decode, ids, end_ids=ends, stop=stop, max_tokens=max_tokens, context=self.context_length)
         failures: list[str] = []
@@ -121,7 +115,7 @@ class VllmPolicy:
             try:
                 await self._stream(server, self._body(ids, stream, sampling, stop, seed + len(failures)), stream, on_text)
                 self.servers.worked(server, [*ids, *stream.ids])
-            except _Down as error:
+            except Down as error:
                 self.servers.failed(server)
                 failures.append(f"{server.url}: {error}")
             finally:
@@ -159,79 +153,21 @@ class VllmPolicy:
         return body if sampling.temperature == 0 else {**body, "seed": seed}
 
     async def _stream(self, server: Server, body: dict[str, Any], stream: TextStream, on_text: TextSink | None) -> None:
-        """Feed `stream` from one request until it is finished. Raises _Down, PolicyError."""
+        """Feed `stream` from one request until it is finished. Raises Down, PolicyError."""
         give = on_text or (lambda piece: None)
-        async with aclosing(_choices(self._client, f"{server.url}/v1/completions", body)) as choices:  # closing disconnects
-            async for choice in choices:
-                for token, logprob in _tokens(server.url, choice):
+        async with aclosing(choices(self._client, f"{server.url}/v1/completions", body)) as answer:  # closing disconnects
+            async for choice in answer:
+                for token, logprob in tokens(server.url, choice):
                     if piece := stream.push(token, logprob):
                         give(piece)
                     if stream.finish is not None:
                         return
                 if choice.get("finish_reason"):
-                    _end(server.url, stream, choice)
+                    stream.finish = finish(server.url, choice, stream.text)
                     if piece := stream.flush():
                         give(piece)
                     return
-        raise _Down("the answer broke off")
-
-
-def _tokens(url: str, choice: dict[str, Any]) -> Iterator[tuple[int, float]]:
-    """The new ids of a piece of the answer, with their log-probabilities."""
-    ids = choice.get("token_ids")
-    if ids is None:
-        if choice.get("text"):
-            raise PolicyError(
-                f"{url} returns no token ids: it is older than vLLM 0.10.2, or another kind of server; use chat: for it"
-            )
-        return
-    logprobs = (choice.get("logprobs") or {}).get("token_logprobs") or []
-    if len(ids) != len(logprobs) or None in logprobs:
-        raise PolicyError(f"{url} returned {len(ids)} ids with {len(logprobs)} log-probabilities")
-    for token, logprob in zip(ids, logprobs, strict=True):
-        yield int(token), min(float(logprob), 0.0)
-
-
-def _end(url: str, stream: TextStream, choice: dict[str, Any]) -> None:
-    """The server ended a completion that we would not have ended."""
-    reason, stop = choice["finish_reason"], choice.get("stop_reason")
-    if reason == "length":
-        stream.finish = Finish.CONTEXT
-    elif reason == "stop" and not isinstance(stop, str):  # an end token that only the server knows
-        stream.finish = Finish.END
-    elif reason == "stop":
-        raise PolicyError(f"{url} stopped at {stop!r}, which its token ids do not spell: {stream.text[-80:]!r}")
-    else:
-        raise _Down(f"the server ended the call: {reason}")
-
-
-async def _choices(client: httpx.AsyncClient, url: str, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any]]:
-    """The `choices[0]` of each event of a streamed completion."""
-    try:
-        async with client.stream("POST", url, json=body) as response:
-            if response.status_code != 200:
-                await response.aread()
-                raise _fault(url, response.status_code, response.text[:500])
-            async for line in response.aiter_lines():
-                if not line.startswith("data:"):
-                    continue
-                data = line[5:].strip()
-                if data == "[DONE]":
-                    return
-                event = json.loads(data)
-                if "error" in event:
-                    raise _fault(url, int(event["error"].get("code") or 500), str(event["error"].get("message")))
-                if event.get("choices"):
-                    yield event["choices"][0]
-    except (httpx.TransportError, httpx.StreamError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _Down(f"{type(error).__name__}: {error}") from error
-
-
-def _fault(url: str, status: int, message: str) -> Exception:
-    """What a status other than 200 means: the server's trouble (try again), or ours."""
-    if status >= 500 or status in (408, 429):
-        return _Down(f"status {status}: {message}")
-    return PolicyError(f"{url} refused the request (status {status}): {message}")
+        raise Down("the answer broke off")
 
 
 def _client(api_key: str | None, timeout_s: float) -> httpx.AsyncClient:
@@ -240,41 +176,3 @@ def _client(api_key: str | None, timeout_s: float) -> httpx.AsyncClient:
         timeout=httpx.Timeout(timeout_s, connect=10.0, pool=None),
         limits=httpx.Limits(max_connections=None, max_keepalive_connections=64),
     )
-
-
-async def _served(client: httpx.AsyncClient, urls: Sequence[str], model: str | None) -> dict[str, Any]:
-    """What the servers say of the model. Those that do not answer now may come back; one must."""
-    answers = await asyncio.gather(*(_models(client, url) for url in urls))
-    found: list[dict[str, Any]] = []
-    for url, models in zip(urls, answers, strict=True):
-        if isinstance(models, str):
-            continue
-        wanted = model or (found[0]["id"] if found else models[0]["id"] if models else None)
-        entry = next((entry for entry in models if entry.get("id") == wanted), None)
-        if entry is None:
-            raise SettingsError(f"{url} does not serve {wanted}, but {', '.join(str(e.get('id')) for e in models) or 'nothing'}")
-        if not entry.get("max_model_len"):
-            raise SettingsError(f"{url} does not say its context length: it is no vLLM server; use chat: for it")
-        found.append(entry)
-    if not found:
-        tried = "; ".join(f"{url}: {answer}" for url, answer in zip(urls, answers, strict=True))
-        raise PolicyError(
-            f"no server answers ({tried}). Start one, `vllm serve MODEL`, or mend the address in vllm:http://HOST:PORT"
-        )
-    return {**found[0], "max_model_len": min(int(entry["max_model_len"]) for entry in found)}
-
-
-async def _models(client: httpx.AsyncClient, url: str) -> list[dict[str, Any]] | str:
-    """The entries of a server's list of models, or why there are none."""
-    try:
-        response = await client.get(f"{url}/v1/models", timeout=10.0)
-        response.raise_for_status()
-        return list(response.json()["data"])
-    except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
-        return f"{type(error).__name__}: {error}"
-
-
-def _base(url: str) -> str:
-    """`HOST:PORT`, with or without a scheme and `/v1`, as the start of an address."""
-    full = url.strip().rstrip("/").removesuffix("/v1")
-    return full if "://" in full else f"http://{full}"
