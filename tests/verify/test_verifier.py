@@ -193,9 +193,14 @@ async def test_code_without_a_sandbox_is_unscored_and_names_the_fix():
 
 WEEKDAY = {"question": "?", "answer": "Friday", "metadata": {"task": "weekday_of_date"}}
 COUNTDOWN = {"question": "?", "answer": "94*4 - 61 - 6", "metadata": {"numbers": [6, 61, 94, 4], "target": 309}}
-
+FACTORS = {"question": "?", "answer": "3 \u00d7 3 \u00d7 37", "metadata": {"number": 333, "factors": [3, 3, 37]}}
 
 GYM = [
+    ("prime_factorization", FACTORS, "3 \u00d7 3 \u00d7 37", Judgement.CORRECT),
+    ("prime_factorization", FACTORS, r"3 \times 3 \times 37", Judgement.CORRECT),
+    ("prime_factorization", FACTORS, r"3 \cdot 111", Judgement.WRONG),
+    ("prime_factorization", FACTORS, "three", Judgement.UNSCORED),
+    ("countdown", COUNTDOWN, r"4 \times 94 - (61 + 6)", Judgement.CORRECT),
     ("gcd", {"question": "?", "answer": "12"}, "12", Judgement.CORRECT),
     ("gcd", {"question": "?", "answer": "12"}, "$12$", Judgement.CORRECT),
     ("gcd", {"question": "?", "answer": "12"}, "13", Judgement.WRONG),

@@ -42,18 +42,31 @@ def judge(dataset: str, entry: str, answer: str) -> tuple[str, str]:
     """(judgement, reason): correct at a score of 1. Unbounded in time: call it in a worker."""
     if len(answer) > MAX_CHARACTERS:
         return Judgement.WRONG, f"the answer is longer than {MAX_CHARACTERS} characters"
-    if not harmless(dataset, answer) or not harmless(dataset, _plain(answer)):
+    forms = [form for form in _forms(answer) if harmless(dataset, form)]
+    if not forms:
         return Judgement.WRONG, "the answer is not of the form asked for"
     from reasoning_gym.factory import DATASETS, get_score_answer_fn
 
     if dataset not in DATASETS:
         return Judgement.UNSCORED, f"reasoning-gym has no dataset {dataset!r}"
-    try:
-        scorer, item = get_score_answer_fn(dataset), json.loads(entry)
-        score = max(float(scorer(text, entry=item)) for text in {answer: 0, _plain(answer): 0})
-    except Exception as error:
-        return Judgement.UNSCORED, f"reasoning-gym could not score it: {type(error).__name__}: {error}"[:300]
-    return (Judgement.CORRECT, "") if score >= 1.0 else (Judgement.WRONG, f"reasoning-gym scores it {score:g}")
+    scorer, item = get_score_answer_fn(dataset), json.loads(entry)
+    scores, trouble = [], ""
+    for form in forms:
+        try:
+            scores.append(float(scorer(form, entry=item)))
+        except Exception as error:  # most scorers raise at what they cannot read
+            trouble = f"reasoning-gym could not score it: {type(error).__name__}: {error}"[:300]
+    if not scores:
+        return Judgement.UNSCORED, trouble
+    best = max(scores)
+    return (Judgement.CORRECT, "") if best >= 1.0 else (Judgement.WRONG, f"reasoning-gym scores it {best:g}")
+
+
+def _forms(answer: str) -> list[str]:
+    r"""The answer as it stands, without its LaTeX dressing, and with `\times` as the two signs that scorers read."""
+    plain = _plain(answer)
+    signs = [re.sub(r"\\(?:times|cdot)(?![A-Za-z])", sign, plain) for sign in ("\u00d7", "*")]
+    return list(dict.fromkeys([answer, plain, *signs]))
 
 
 def _plain(answer: str) -> str:
