@@ -45,6 +45,8 @@ def pull(name: Name, json_: common.JsonOption = False) -> None:
     from toolreason import models
 
     models.find(name)  # an unknown name is told before a bar is drawn
+    if not models.installed(name) and not common.stderr().is_terminal:  # where no bar moves
+        common.say(f"fetching {name}: {models.find(name).disk_mb} MB on disk when it is ready")
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Progress(*columns, console=common.stderr()) as progress:
         task = progress.add_task(name, total=None)

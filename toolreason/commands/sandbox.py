@@ -27,6 +27,8 @@ def build(json_: common.JsonOption = False) -> None:
 
         def tell(what: str) -> None:
             status.update(common.harmless(what))
+            if not errors.is_terminal:  # nothing moves there: a line a step
+                errors.print(common.harmless(what))
 
         built = image.build(tell)
     if json_:
