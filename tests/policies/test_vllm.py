@@ -37,6 +37,7 @@ QUIET = {
     "OMP_WAIT_POLICY": "passive",
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "TORCHDYNAMO_DISABLE": "1",  # else its sampler is compiled at the first request, which takes a C++ compiler and a minute
 }
 
 
