@@ -71,7 +71,7 @@ class ReferenceKind(StrEnum):
     NONE = "none"  # nothing to compare with: always unscored
 
 
-def _tuples(instance: object, *names: str) -> None:
+def coerce_tuples(instance: object, *names: str) -> None:
     """Turn the lists that JSON and msgpack give back into the tuples that frozen fields need."""
     for name in names:
         value = getattr(instance, name)
@@ -79,7 +79,8 @@ def _tuples(instance: object, *names: str) -> None:
             object.__setattr__(instance, name, tuple(value))
 
 
-def _enum(instance: object, name: str, kind: type[StrEnum]) -> None:
+def coerce_enum(instance: object, name: str, kind: type[StrEnum]) -> None:
+    """Turn the plain string that JSON and msgpack may give back into its enum."""
     value = getattr(instance, name)
     if value is not None and not isinstance(value, kind):
         object.__setattr__(instance, name, kind(value))
@@ -101,8 +102,8 @@ class Reference:
     entry: str = ""
 
     def __post_init__(self) -> None:
-        _enum(self, "kind", ReferenceKind)
-        _tuples(self, "choices", "tests")
+        coerce_enum(self, "kind", ReferenceKind)
+        coerce_tuples(self, "choices", "tests")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ class Problem:
     attachments: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        _tuples(self, "attachments")
+        coerce_tuples(self, "attachments")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,7 @@ class CellResult:
     duration_s: float = 0.0
 
     def __post_init__(self) -> None:
-        _enum(self, "outcome", Outcome)
+        coerce_enum(self, "outcome", Outcome)
 
     @property
     def ok(self) -> bool:
@@ -168,8 +169,8 @@ class Segment:
     cell: Cell | None = None
 
     def __post_init__(self) -> None:
-        _enum(self, "source", Source)
-        _tuples(self, "token_ids", "logprobs")
+        coerce_enum(self, "source", Source)
+        coerce_tuples(self, "token_ids", "logprobs")
         if self.logprobs is not None:
             if self.source is not Source.MODEL:
                 raise ValueError(f"a {self.source} segment has no log-probabilities: only sampled tokens do")
@@ -210,7 +211,7 @@ class Verdict:
     reason: str = ""
 
     def __post_init__(self) -> None:
-        _enum(self, "judgement", Judgement)
+        coerce_enum(self, "judgement", Judgement)
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,8 +237,8 @@ class Trajectory:
     error: str | None = None
 
     def __post_init__(self) -> None:
-        _enum(self, "stop", StopReason)
-        _tuples(self, "segments", "faults")
+        coerce_enum(self, "stop", StopReason)
+        coerce_tuples(self, "segments", "faults")
 
     @property
     def token_ids(self) -> tuple[int, ...]:

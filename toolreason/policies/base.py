@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, TypedDict
 
-from toolreason.types import Sampling, Segment, Source, _enum, _tuples
+from toolreason.types import Sampling, Segment, Source, coerce_enum, coerce_tuples
 
 
 class Message(TypedDict):
@@ -44,8 +44,8 @@ class Completion:
     stop: str | None = None
 
     def __post_init__(self) -> None:
-        _enum(self, "finish", Finish)
-        _tuples(self, "token_ids", "logprobs")
+        coerce_enum(self, "finish", Finish)
+        coerce_tuples(self, "token_ids", "logprobs")
 
     def segment(self) -> Segment:
         return Segment(Source.MODEL, self.text, self.token_ids, self.logprobs)

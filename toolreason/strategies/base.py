@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from toolreason import formats
 from toolreason.errors import SettingsError
 from toolreason.policies.base import Finish
-from toolreason.types import Segment, Source, StopReason, _tuples, cells, count_tokens
+from toolreason.types import Segment, Source, StopReason, cells, coerce_tuples, count_tokens
 from toolreason.verify import extract
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class View:
     end_characters: int = 0
 
     def __post_init__(self) -> None:
-        _tuples(self, "segments")
+        coerce_tuples(self, "segments")
 
     @property
     def turns(self) -> int:
