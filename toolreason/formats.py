@@ -50,6 +50,17 @@ class Format(Protocol):
         ...
 
 
+LIMITED = {
+    Outcome.CPU: "much CPU time",
+    Outcome.MEMORY: "much memory",
+    Outcome.PROCESSES: "many processes or threads",
+    Outcome.OPEN_FILES: "many open files",
+    Outcome.FILE_SIZE: "large a file",
+    Outcome.DISK: "much disk space or too many files",
+    Outcome.OUTPUT: "much output",
+}
+
+
 def feedback(result: CellResult) -> str:
     """What the model gets to read of a result: output and value, or what went wrong. ARTIST, section 3: "print missing"."""
     printed = result.stdout.rstrip("\n")
@@ -61,12 +72,10 @@ def feedback(result: CellResult) -> str:
             trouble = result.traceback.rstrip("\n") or result.error or "error"
         case Outcome.TIMEOUT:
             trouble = f"[stopped after {result.duration_s:.0f} s: it took too long; nothing of it was kept]"
-        case Outcome.MEMORY:
-            trouble = "[stopped: it used too much memory; nothing of it was kept]"
-        case Outcome.OUTPUT:
-            trouble = "[stopped: it printed too much; nothing of it was kept]"
         case Outcome.CRASHED:
             trouble = "[the interpreter crashed; nothing of this code was kept]"
+        case limit:
+            trouble = f"[stopped: it used too {LIMITED[limit]}; nothing of it was kept]"
     return f"{shown}\n{trouble}" if shown else trouble
 
 

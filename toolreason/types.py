@@ -40,12 +40,19 @@ class StopReason(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How a cell ended. `OK` and `ERROR` keep the state it made; the others leave the session as it was before."""
+    """How a cell ended. `OK` and `ERROR` keep the state it made; the others leave the session as it was before, and all but
+    `CRASHED` name the limit that struck.
+    """
 
     OK = "ok"
     ERROR = "error"  # the code raised
-    TIMEOUT = "timeout"
+    TIMEOUT = "timeout"  # wall time
+    CPU = "cpu"  # CPU time
     MEMORY = "memory"
+    PROCESSES = "processes"  # processes and threads
+    OPEN_FILES = "open_files"
+    FILE_SIZE = "file_size"
+    DISK = "disk"  # space, or number of files
     OUTPUT = "output"  # it printed more than the hard limit
     CRASHED = "crashed"  # a signal, os._exit, an interpreter crash
 
@@ -125,7 +132,8 @@ class CellResult:
     """What running one cell gave: data only, as the runner reported it, already truncated.
 
     `stdout` and `stderr` keep head and tail; `dropped` is the number of characters left out of them together. `value` is the
-    repr of a last expression. `error` is `Type: message`, `traceback` the cell's own lines. `duration_s` is wall time.
+    repr of a last expression. `error` is `Type: message`, `traceback` the cell's own lines. `duration_s` is wall time. `figures`
+    are the matplotlib figures that the cell left open, each a PNG file in base64.
     """
 
     outcome: Outcome
@@ -136,13 +144,20 @@ class CellResult:
     traceback: str = ""
     dropped: int = 0
     duration_s: float = 0.0
+    figures: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         coerce_enum(self, "outcome", Outcome)
+        coerce_tuples(self, "figures")
 
     @property
     def ok(self) -> bool:
         return self.outcome is Outcome.OK
+
+    @property
+    def limit(self) -> str | None:
+        """The limit that ended the cell, by its outcome's name, or None."""
+        return None if self.outcome.committed or self.outcome is Outcome.CRASHED else self.outcome.value
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from toolreason.errors import SettingsError
-from toolreason.execution.base import Limits, Sandbox, Session, Sessions
+from toolreason.execution.base import FileInfo, Limits, Sandbox, Session, Sessions
 from toolreason.execution.book import SessionBook
 from toolreason.execution.scripted import ScriptedSandbox
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from toolreason.execution.docker import DockerSandbox
     from toolreason.execution.local import LocalSandbox
 
-__all__ = ["Limits", "Sandbox", "ScriptedSandbox", "Session", "SessionBook", "Sessions", "open_sandbox"]
+__all__ = ["FileInfo", "Limits", "Sandbox", "ScriptedSandbox", "Session", "SessionBook", "Sessions", "open_sandbox"]
 
 
 def open_sandbox(name: str = "docker", limits: Limits | None = None, **options: Any) -> DockerSandbox | LocalSandbox:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Self
 
-from toolreason.errors import SandboxError, SessionLost
-from toolreason.execution.base import Session
+from toolreason.errors import InputError, SandboxError, SessionLost
+from toolreason.execution.base import FileInfo
 from toolreason.types import CellResult, Outcome
 
 Answer = str | CellResult | Exception
@@ -34,7 +34,7 @@ class ScriptedSandbox:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    async def session(self) -> Session:
+    async def session(self) -> ScriptedSession:
         if self.closed:
             raise SandboxError("the sandbox is closed")
         self.sessions += 1
@@ -56,22 +56,54 @@ class ScriptedSandbox:
 
 
 class ScriptedSession:
-    """One lease of a `ScriptedSandbox`."""
+    """One lease of a `ScriptedSandbox`. Files are real, variables are not: `undo` takes back files only."""
 
-    def __init__(self, sandbox: ScriptedSandbox, number: int) -> None:
+    def __init__(self, sandbox: ScriptedSandbox, number: int, past: Sequence[Mapping[str, bytes]] = ({},)) -> None:
         self._sandbox, self._number = sandbox, number
+        self._past = [dict(files) for files in past]  # the work folder before each committed cell, and now
         self._open = True
 
     async def run(self, code: str, *, timeout_s: float | None = None, keep: bool = True) -> CellResult:
-        if not self._open or self._sandbox.closed:
-            raise SessionLost("the session has ended: it was closed")
+        self._check()
         self._sandbox.calls.append((self._number, code))
         try:
-            return await self._sandbox.answer(code)
+            result = await self._sandbox.answer(code)
         except BaseException:
             await self.close()
             raise
+        if keep and result.outcome.committed:
+            self._past.append(dict(self._past[-1]))
+        return result
+
+    async def fork(self) -> ScriptedSession:
+        self._check()
+        other = await self._sandbox.session()
+        return ScriptedSession(self._sandbox, other._number, self._past)
+
+    async def undo(self, cells: int = 1) -> None:
+        self._check()
+        if not 0 < cells < len(self._past):
+            raise InputError(f"{cells} cells cannot be taken back: {len(self._past) - 1} can")
+        del self._past[-cells:]
+
+    async def put(self, path: str, data: bytes) -> None:
+        self._check()
+        self._past[-1][path] = data
+
+    async def get(self, path: str) -> bytes:
+        self._check()
+        if path not in self._past[-1]:
+            raise InputError(f"there is no file {path!r}")
+        return self._past[-1][path]
+
+    async def files(self) -> list[FileInfo]:
+        self._check()
+        return [FileInfo(path, len(data)) for path, data in sorted(self._past[-1].items())]
 
     async def close(self) -> None:
         self._sandbox.open -= self._open
         self._open = False
+
+    def _check(self) -> None:
+        if not self._open or self._sandbox.closed:
+            raise SessionLost("the session has ended: it was closed")
