@@ -7,30 +7,55 @@ the wire process checks and bounds all of it again.
 from __future__ import annotations
 
 import ast
+import errno
 import linecache
 import sys
 import threading
 import traceback
 from typing import Any
 
+import runner_figures
+
 MESSAGE_CHARS = 1000
 
 
-def run(code: str, number: int, namespace: dict[str, Any], keep_chars: int) -> dict[str, str | None]:
-    """Run `code` in `namespace`. Returns outcome, value, error and traceback; never raises."""
+def run(code: str, number: int, namespace: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """Run `code` in `namespace`. Returns outcome, value, error, traceback and figures; never raises."""
+    keep_chars = settings["output_chars"]
     outcome, caught = "error", BaseException()
     try:
         value = execute(code, f"<cell {number}>", namespace)
-        return {"outcome": "ok", "value": None if value is None else clip(plain(value), keep_chars)}
+        shown = None if value is None else clip(plain(value), keep_chars)
+        result: dict[str, Any] = {"outcome": "ok", "value": shown, "mapped": "mmap" in sys.modules}
+        if (pictures := runner_figures.collect(settings)) is not None:
+            result["pictures"], result["figures"] = pictures
+        return result
     except MemoryError as error:
         outcome, caught = "memory", error.with_traceback(None)  # its frames hold what filled the memory
     except BaseException as error:
         caught = error
     try:
+        outcome = limit_met(caught) or outcome
         message, trace = describe(caught)
     except BaseException:  # an exception whose own methods raise
         message, trace = type(caught).__name__, ""
-    return {"outcome": outcome, "error": clip(message, MESSAGE_CHARS), "traceback": clip(trace, keep_chars)}
+    mapped = "mmap" in sys.modules
+    return {"outcome": outcome, "error": clip(message, MESSAGE_CHARS), "traceback": clip(trace, keep_chars), "mapped": mapped}
+
+
+LIMITS_MET = {errno.EMFILE: "open_files", errno.ENOSPC: "disk", errno.EDQUOT: "disk", errno.EFBIG: "file_size"}
+
+
+def limit_met(error: BaseException) -> str | None:
+    """The limit that an exception which nobody caught speaks of."""
+    if isinstance(error, RuntimeError) and str(error) == "can't start new thread":
+        return "processes"
+    if not isinstance(error, OSError):
+        return None
+    if error.errno == errno.EAGAIN and error.__traceback__ is not None:  # said of many things: only a fork means processes
+        *_, (frame, line) = traceback.walk_tb(error.__traceback__)
+        return "processes" if "fork" in linecache.getline(frame.f_code.co_filename, line) else None
+    return LIMITS_MET.get(error.errno or 0)
 
 
 def execute(code: str, filename: str, namespace: dict[str, Any]) -> str | None:

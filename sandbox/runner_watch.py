@@ -1,99 +1,71 @@
-"""One cell as the wire process sees it: its pipes, its report, its clock."""
+"""One cell as the wire process sees it: its pipes, its report, its clocks."""
 
 from __future__ import annotations
 
+import base64
 import json
 import os
-import selectors
 import signal
 import socket
-import struct
+import stat
 import time
 from contextlib import suppress
 from typing import Any
 
+import runner_links as links
 from runner_cell import clip
 from runner_output import Kept
-from runner_processes import oom_kills
-from runner_wire import Wire
+from runner_processes import cpu_s, oom_kills
 
-PACKET = 1 << 20
-OUTCOMES = ("ok", "error", "memory")  # what a child may say of itself
+INLINE = 1 << 13  # characters; code up to this length goes with the message, longer code in a memory file
+STOPPED = ("memory", "processes", "open_files", "file_size", "disk")  # a child may say that it met one of these limits
+OUTCOMES = ("ok", "error", *STOPPED)
+PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class CellRun:
-    """The descriptors and the clock of one cell. Making it sends the cell to the session process; `watch` sees it through."""
+    """The descriptors and clocks of one cell. Making it sends the cell to the session process; `report` says how it ended."""
 
-    def __init__(
-        self, wire: Wire, session_link: socket.socket, settings: dict[str, Any], code: str, number: int, timeout: float
-    ) -> None:
-        self.wire, self.session_link, self.settings, self.timeout = wire, session_link, settings, timeout
-        self.exited: dict[str, Any] | None = None
-        self.silent = False  # whether the child has closed its link
+    def __init__(self, session_link: socket.socket, settings: dict[str, Any], request: dict[str, Any], number: int) -> None:
+        self.settings, self.timeout, self.keep = settings, float(request["timeout_s"]), bool(request["keep"])
+        self.id = request["id"]
+        self.began = time.monotonic()
+        self.deadline = self.began + self.timeout
+        self.cpu_s = settings["cell_cpu_s"] or self.timeout * max(1.0, settings["cpus"]) + 2
+        self.report: dict[str, Any] | None = None
         self.pid = 0
+        self.figures: list[str] = []
+        self.mapped = False
         self.oom = oom_kills()
-        self.out, self.err = Kept(self.settings["output_chars"]), Kept(self.settings["output_chars"])
-        self.link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.link.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)  # the kernel vouches for the sender's process id
-        self.link.setblocking(False)
+        self.out, self.err = Kept(settings["output_chars"]), Kept(settings["output_chars"])
+        self.link, theirs = links.pair()
         pipes = [os.pipe(), os.pipe()]
         self.pipes = {pipes[0][0]: self.out, pipes[1][0]: self.err}
-        source = os.memfd_create("cell")
-        data = code.encode("utf-8", "surrogatepass")
-        while data:
-            data = data[os.pwrite(source, data, os.fstat(source).st_size) :]
-        request = {"number": number, "cpu_s": int(timeout * max(1.0, self.settings["cpus"])) + 2}
-        self.orphan = False  # whether the session process is dead
-        given = [theirs.fileno(), pipes[0][1], pipes[1][1], source]
+        given = [theirs.fileno(), pipes[0][1], pipes[1][1]]
+        order = {"op": "run", "number": number, "cpu_s": int(self.cpu_s) + 1}
+        if len(request["code"]) <= INLINE:
+            order["code"] = request["code"]
+        else:
+            given.append(memory_file(request["code"].encode("utf-8", "surrogatepass")))
+        self.delivered = True
         try:
-            socket.send_fds(session_link, [json.dumps(request).encode()], given)
+            socket.send_fds(session_link, [json.dumps(order).encode()], given)
         except OSError:
-            self.orphan = True  # it died since the last cell: a thread of that one, say
+            self.delivered = False  # the session process has died since the last cell
         theirs.close()
-        for fd in given[1:]:
-            os.close(fd)
+        links.drop(given[1:])
         for fd in self.pipes:
             os.set_blocking(fd, False)
 
-    def watch(self, deadline: float) -> dict[str, Any]:
-        """Wait for the child's report, its end, or for a limit to strike.
-
-        A child whose session process has died may still end well and become the session.
-        """
-        with selectors.DefaultSelector() as selector:
-            ends: tuple[int | socket.socket, ...] = (self.wire.read_fd, self.session_link, self.link, *self.pipes)
-            for end in ends:
-                selector.register(end, selectors.EVENT_READ)
-            while (left := deadline - time.monotonic()) > 0:
-                ready = {key.fileobj for key, _ in selector.select(left)}
-                if self.wire.read_fd in ready:
-                    self.wire.fill()
-                for fd in self.pipes:
-                    if fd in ready and not self.pull(fd):
-                        selector.unregister(fd)
-                if self.out.seen + self.err.seen > self.settings["output_hard_mb"] << 20:
-                    return {"outcome": "output", "error": f"stopped: it printed more than {self.settings['output_hard_mb']} MiB"}
-                if self.link in ready:
-                    if (report := self.child_says()) is not None:
-                        return report
-                    selector.unregister(self.link)
-                    self.silent = True
-                if self.session_link in ready:
-                    if self.session_says(0):
-                        return self.ended()
-                    selector.unregister(self.session_link)
-                    self.orphan = True
-                if self.silent and self.orphan:
-                    return {"outcome": "crashed", "error": "it killed its session process and died"}
-        return {"outcome": "timeout", "error": f"stopped: it ran longer than {self.timeout:g} s"}
-
     def pull(self, fd: int) -> bool:
-        """Take what is in a pipe. False at its end."""
+        """Take what is in a pipe. False at its end. Too much of it ends the cell."""
         try:
             chunk = os.read(fd, 1 << 16)
         except BlockingIOError:
             return True
         self.pipes[fd].feed(chunk)
+        if self.out.seen + self.err.seen > self.settings["output_hard_mb"] << 20 and self.report is None:
+            self.stop("output", f"stopped: it printed more than {self.settings['output_hard_mb']} MiB")
         return bool(chunk)
 
     def drain(self) -> None:
@@ -102,59 +74,92 @@ class CellRun:
             with suppress(BlockingIOError):
                 kept.feed(os.read(fd, 1 << 20))
 
-    def child_says(self) -> dict[str, Any] | None:
-        """The child's report, checked: it is the word of code that nobody trusts. None if it closed its link."""
-        try:
-            data, ancillary, _, _ = self.link.recvmsg(PACKET, socket.CMSG_SPACE(12))
-        except OSError:
-            return None
-        credentials = [value for level, kind, value in ancillary if (level, kind) == (socket.SOL_SOCKET, socket.SCM_CREDENTIALS)]
-        try:
-            report = json.loads(data)
-            outcome = report["outcome"]
-            texts = {name: report.get(name) for name in ("value", "error", "traceback")}
-            sound = all(text is None or isinstance(text, str) for text in texts.values())
-            if outcome not in OUTCOMES or not credentials or not sound:
-                raise ValueError
-        except Exception:  # not JSON, or JSON of any other shape
-            return None if not data else {"outcome": "crashed", "error": "the cell broke its interpreter"}
-        self.pid = struct.unpack("3i", credentials[0])[0]
-        most = self.settings["output_chars"] + 200
-        return {"outcome": outcome} | {name: text and clip(clean(text), most) for name, text in texts.items()}
+    def stop(self, outcome: str, error: str) -> None:
+        if self.report is None:
+            self.report = {"outcome": outcome, "error": error}
 
-    def session_says(self, seconds: float) -> bool:
-        """Read the session process's word on how its child ended. False when the session process is dead or mute."""
-        link = self.session_link
-        link.settimeout(max(seconds, 0.0))
+    def hear(self) -> bool:
+        """Take the child's report, checked: it is the word of code that nobody trusts. False if it closed its link."""
+        data, pid, fds = links.receive(self.link)
         try:
-            self.exited = dict(json.loads(link.recv(4096)))
-        except Exception:  # it is dead, mute, or what a cell has made of it
-            return False
+            if not data:
+                return False
+            self.pid = pid
+            said = links.parse(data)
+            texts = {name: said.get(name) for name in ("value", "error", "traceback")}
+            if said.get("outcome") not in OUTCOMES or not all(text is None or isinstance(text, str) for text in texts.values()):
+                self.stop("crashed", "the cell broke its interpreter")
+                return True
+            most = self.settings["output_chars"] + 200
+            self.report = {"outcome": said["outcome"]} | {name: text and clip(clean(text), most) for name, text in texts.items()}
+            self.mapped = bool(said.get("mapped"))
+            if fds:
+                self.figures = pictures(fds[0], said.get("figures"), self.settings)
+            return True
         finally:
-            link.settimeout(None)
-        return True
+            links.drop(fds)
 
-    def ended(self) -> dict[str, Any]:
-        """Why a child ended that reported nothing."""
-        code = (self.exited or {}).get("exit")
+    def ended(self, said: dict[str, Any]) -> None:
+        """Why the child ended, if it reported nothing."""
+        code = said.get("exit")
         if code == -signal.SIGKILL and oom_kills() > self.oom:
-            return {"outcome": "memory", "error": f"killed: it used more than {self.settings['memory_mb']} MiB"}
-        if code == -signal.SIGXCPU:
-            return {"outcome": "timeout", "error": f"stopped: it used more CPU time than {self.timeout:g} s allow"}
-        if isinstance(code, int) and code < 0:
-            with suppress(ValueError):
-                return {"outcome": "crashed", "error": f"its process was killed by {signal.Signals(-code).name}"}
-        return {"outcome": "crashed", "error": f"its process ended with exit code {code}"}
+            self.stop("memory", f"killed: it used more than {self.settings['memory_mb']} MiB")
+        elif code == -signal.SIGXCPU:
+            self.stop("cpu", self.cpu_words())
+        elif isinstance(code, int) and -64 < code < 0:
+            self.stop("crashed", f"its process was killed by {signal_name(-code)}")
+        elif code == "no fork":
+            self.stop("processes", "it could not be started: the session's processes are at their limit")
+        else:
+            self.stop("crashed", f"its process ended with exit code {code if isinstance(code, int) else 'unknown'}")
 
-    def output(self) -> dict[str, Any]:
+    def cpu_words(self) -> str:
+        return f"stopped: it used more CPU time than {self.cpu_s:g} s"
+
+    def used(self) -> float:
+        """CPU time so far, in seconds, as far as its process is known."""
+        return cpu_s(self.pid) if self.pid else 0.0
+
+    def result(self) -> dict[str, Any]:
         (out, out_dropped), (err, err_dropped) = self.out.text(), self.err.text()
-        return {"stdout": out, "stderr": err, "dropped": out_dropped + err_dropped}
+        printed = {"stdout": out, "stderr": err, "dropped": out_dropped + err_dropped, "figures": self.figures}
+        return {"id": self.id, "duration_s": round(time.monotonic() - self.began, 6), **printed, **(self.report or {})}
 
-    def close(self, keep: bool) -> None:
-        for fd in self.pipes:
-            os.close(fd)
-        if not keep:
+    def close(self, keep_link: bool) -> None:
+        links.drop(list(self.pipes))
+        if not keep_link:
             self.link.close()
+
+
+def signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def memory_file(data: bytes) -> int:
+    fd = os.memfd_create("cell")
+    at = 0
+    while at < len(data):
+        at += os.pwrite(fd, data[at:], at)
+    return fd
+
+
+def pictures(fd: int, sizes: Any, settings: dict[str, Any]) -> list[str]:
+    """The PNG files that lie one after the other in a file, in base64. What is none, or too much, is left out."""
+    found: list[str] = []
+    at, most = 0, settings["figures_mb"] << 20
+    if not isinstance(sizes, list) or not stat.S_ISREG(os.fstat(fd).st_mode):  # reading anything else could block
+        return found
+    for size in sizes[: settings["figures"]]:
+        if type(size) is not int or not 0 < size <= most - at:
+            break
+        data = os.pread(fd, size, at)
+        if len(data) == size and data.startswith(PNG):
+            found.append(base64.b64encode(data).decode())
+        at += size
+    return found
 
 
 def clean(text: str) -> str:

@@ -18,26 +18,31 @@ class Wire:
         self.buffer = bytearray()
 
     def fill(self) -> None:
-        """Read what is there. Ends the process when the host has gone, or talks nonsense."""
-        chunk = os.read(self.read_fd, 1 << 16)
+        """Read what is there. Raises EOFError when the host has gone."""
+        chunk = os.read(self.read_fd, 1 << 18)
         if not chunk:
             raise EOFError
         self.buffer += chunk
 
-    def receive(self) -> dict[str, Any]:
-        while True:
-            if len(self.buffer) >= 4:
-                (size,) = struct.unpack_from(">I", self.buffer)
-                if size > MAX_FRAME:
-                    raise EOFError
-                if len(self.buffer) >= 4 + size:
-                    frame = json.loads(bytes(self.buffer[4 : 4 + size]))
-                    del self.buffer[: 4 + size]
-                    return dict(frame)
-            self.fill()
+    def frame(self) -> dict[str, Any] | None:
+        """The next frame that has come whole. Raises EOFError on a host that talks nonsense."""
+        if len(self.buffer) < 4:
+            return None
+        (size,) = struct.unpack_from(">I", self.buffer)
+        if size > MAX_FRAME:
+            raise EOFError
+        if len(self.buffer) < 4 + size:
+            return None
+        frame = json.loads(bytes(self.buffer[4 : 4 + size]))
+        del self.buffer[: 4 + size]
+        return dict(frame)
 
     def send(self, frame: dict[str, Any]) -> None:
         body = json.dumps(frame).encode()
         data = memoryview(struct.pack(">I", len(body)) + body)
         while data:
             data = data[os.write(self.write_fd, data) :]
+
+    def close(self) -> None:
+        os.close(self.read_fd)
+        os.close(self.write_fd)

@@ -14,15 +14,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Coroutine
 from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
-from typing import Self
+from pathlib import Path
+from typing import Any, Self
 
 from toolreason.errors import SandboxError, SetupError
-from toolreason.execution.base import Limits, Session
+from toolreason.execution.base import Limits
 from toolreason.execution.image import source
-from toolreason.execution.wire import WireSession
+from toolreason.execution.session import ANSWER_S, RunnerSession
+from toolreason.execution.wire import Runner
 
 WARNING = (
     "the local sandbox is no boundary: cells run as you, with your files and your network. Use `docker` for code you don't trust."
@@ -42,9 +45,9 @@ class LocalSandbox:
             raise SetupError("the local sandbox needs Linux: use the docker sandbox")
         warn_once()
         self.limits, self._grace_s = limits or Limits(), grace_s
-        self._slots = asyncio.Semaphore(max_sessions)
-        self._live: set[WireSession] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._places = asyncio.Semaphore(max_sessions)
+        self._live: dict[Runner, set[RunnerSession]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -53,32 +56,53 @@ class LocalSandbox:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    async def session(self) -> Session:
-        """A fresh process. Waits while `max_sessions` are leased. Raises SandboxError."""
-        await self._slots.acquire()
+    async def session(self) -> RunnerSession:
+        """A session in a process of its own. Waits while `max_sessions` are leased. Raises SandboxError."""
+        await self._places.acquire()
         try:
             if self._closed:
                 raise SandboxError("the sandbox is closed")
             wire = await start(self.limits)
         except BaseException:
-            self._slots.release()
+            self._places.release()
             raise
-        session = WireSession(wire, self.limits, grace_s=self._grace_s, on_close=lambda: self._ended(session, wire))
-        self._live.add(session)
-        await session.ready()
+        runner = Runner(wire, on_close=lambda: self._ended(runner, wire))
+        self._live[runner] = set()
+        await runner.ready()
+        try:
+            session = await RunnerSession.open(
+                runner, self.limits, self._grace_s, lambda ended: self._left(runner, ended), self._live[runner].add
+            )
+        except BaseException:
+            runner.close("it opened no session")
+            raise
+        self._live[runner].add(session)
         return session
 
     async def aclose(self) -> None:
         self._closed = True
-        for session in list(self._live):
-            await session.close()
+        for runner in list(self._live):
+            runner.close("the sandbox was closed")
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _ended(self, session: WireSession, wire: Pipes) -> None:
-        self._live.discard(session)
-        self._slots.release()
-        task = asyncio.ensure_future(wire.finish())
+    def _left(self, runner: Runner, session: RunnerSession) -> None:
+        """A session is over; with the last one of a runner, so is the runner."""
+        sessions = self._live.get(runner, set())
+        sessions.discard(session)
+        if not sessions:
+            runner.close()
+        elif runner.alive:
+            self._spawn(runner.ask(ANSWER_S, op="close", session=session.number))
+
+    def _ended(self, runner: Runner, wire: Pipes) -> None:
+        for session in self._live.pop(runner, set()).copy():
+            session.end("its runner has ended")
+        self._places.release()
+        self._spawn(wire.finish())
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -123,12 +147,18 @@ class Pipes:
 async def start(limits: Limits) -> Pipes:
     """Start a runner in a folder of its own, without this process's environment: that holds keys."""
     folder = tempfile.mkdtemp(prefix="toolreason-local-")
+    work, keep = Path(folder) / "work", Path(folder) / "keep"
+    forks = [Path(folder) / f"fork-{number}" for number in range(1, limits.forks + 1)]
+    for place in (work, keep, *forks):
+        place.mkdir(0o700)
+    settings = asdict(limits) | {"slots": [str(place) for place in (work, *forks)], "scratch": None, "keep": str(keep)}
+    settings |= {"own_ids": False, "shared": False, "watch_memory": False, "most_processes": limits.processes}
     environment = {"PATH": os.defpath, "HOME": folder, "TMPDIR": folder, "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, str((source() / "runner.py").resolve()), json.dumps(asdict(limits))]
+    command = [sys.executable, str((source() / "runner.py").resolve()), json.dumps(settings)]
     pipe = subprocess.PIPE
     try:
         process = await asyncio.create_subprocess_exec(
-            *command, cwd=folder, env=environment, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, start_new_session=True
+            *command, cwd=work, env=environment, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, start_new_session=True
         )
     except BaseException as error:
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The host's end of the wire: frames, and one session over them. `sandbox/PROTOCOL.md` describes both.
+"""The host's end of the wire: frames, and the questions and answers of one runner. `sandbox/PROTOCOL.md` describes both.
 
 What comes back was made next to code that nobody trusts: it is bounded, it must be exactly of the expected shape, and any other
 bytes are a `SandboxError`.
@@ -7,19 +7,20 @@ bytes are a `SandboxError`.
 from __future__ import annotations
 
 import asyncio
+import binascii
 import json
 import math
+from base64 import b64decode
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from toolreason.errors import SandboxError, SessionLost
-from toolreason.execution.base import Limits
+from toolreason.errors import InputError, SandboxError, SessionLost
 from toolreason.types import CellResult, Outcome
 
 MAX_FRAME = 16 << 20
-MAX_CODE_CHARS = 1 << 20
-REPLAY_CELLS, REPLAY_S = 256, 60.0  # the longest history that a session rebuilds by running it again
+PROTOCOL = 2
 START_S = 120.0
+FIGURES, PNG = 64, b"\x89PNG\r\n\x1a\n"
 
 
 class Wire(Protocol):
@@ -43,6 +44,8 @@ class Wire(Protocol):
 
 def encode(frame: dict[str, Any]) -> bytes:
     body = json.dumps(frame).encode()
+    if len(body) > MAX_FRAME:
+        raise InputError(f"a request of {len(body)} bytes is too long; the most are {MAX_FRAME}")
     return len(body).to_bytes(4, "big") + body
 
 
@@ -79,108 +82,134 @@ class Frames:
         return taken
 
 
-def cell_result(frame: dict[str, Any]) -> CellResult:
-    """The reply to a cell, checked. Raises SandboxError."""
-    try:
-        texts = {name: frame.get(name) or "" for name in ("stdout", "stderr", "traceback")}
-        options = {name: frame.get(name) for name in ("value", "error")}
-        dropped, duration = frame.get("dropped", 0), frame.get("duration_s", 0.0)
-        if not all(isinstance(text, str) for text in (*texts.values(), *(o for o in options.values() if o is not None))):
-            raise ValueError("a text is no string")
-        if type(dropped) is not int or not 0 <= dropped < 1 << 53 or not math.isfinite(duration):
-            raise ValueError("a number is none")
-        clean: dict[str, Any] = {name: text if text is None else _plain(text) for name, text in (texts | options).items()}
-        return CellResult(outcome=Outcome(frame["outcome"]), dropped=dropped, duration_s=float(duration), **clean)
-    except (KeyError, ValueError, TypeError, OverflowError) as error:
-        raise SandboxError(f"the runner's reply makes no sense: {error}") from error
+class Runner:
+    """One runner: any number of questions may be under way, each is answered by its number.
 
+    Once anything goes wrong on the wire the runner is given up: every question under way, and every later one, raises. `on_close`
+    runs once, however it ends.
+    """
 
-def _plain(text: str) -> str:
-    """Without lone surrogates, which JSON can smuggle in and no reader accepts."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-class WireSession:
-    """A `Session` over a wire. It belongs to one user; `on_close` runs once, when it ends for whatever reason."""
-
-    def __init__(self, wire: Wire, limits: Limits, *, grace_s: float = 10.0, on_close: Callable[[], None] = lambda: None) -> None:
-        self._wire, self._frames = wire, Frames(wire)
-        self._limits, self._grace_s, self.on_close = limits, grace_s, on_close
-        self._lock = asyncio.Lock()
-        self._closed: str | None = None
+    def __init__(self, wire: Wire, on_close: Callable[[], None] = lambda: None) -> None:
+        self._wire, self._frames, self.on_close = wire, Frames(wire), on_close
+        self._waiting: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._count = 0
-        self._committed: list[tuple[str, float]] = []  # code, time limit
-        self._committed_s = 0.0
+        self._closed: str | None = None
+        self._listener: asyncio.Task[None] | None = None
 
     @property
     def alive(self) -> bool:
         return self._closed is None and not self._wire.ended
 
     async def ready(self) -> None:
-        """Wait until the runner has made its imports. Raises SandboxError; the session is closed then."""
+        """Wait until the runner has made its imports. Raises SandboxError; the runner is closed then."""
         try:
             hello = await asyncio.wait_for(self._frames.receive(), START_S)
-            if hello.get("hello") != 1:
+            if hello.get("hello") != PROTOCOL:
                 raise SandboxError("the runner speaks another protocol: rebuild the sandbox image")
         except BaseException as error:
-            self._end("it did not start")
+            self.close("it did not start")
             if isinstance(error, TimeoutError):
                 raise SandboxError(f"the runner was not ready within {START_S:g} s") from error
+            if isinstance(error, OSError):
+                raise SessionLost(f"the stream to the runner broke: {error}") from error
             raise
+        self._listener = asyncio.ensure_future(self._listen())
 
-    async def run(self, code: str, *, timeout_s: float | None = None, keep: bool = True) -> CellResult:
-        """See `Session.run`. When a cell has killed the process that held the state, the committed cells run again to rebuild
-        it; where that is not possible, SessionLost is raised.
+    async def ask(self, within_s: float, **question: Any) -> dict[str, Any]:
+        """Ask, and wait for the answer. Raises SessionLost when the runner is gone or mute, SandboxError when it fails, InputError
+        when it refuses. A question of which nobody waits for the answer any more is left to the runner.
         """
-        if len(code) > MAX_CODE_CHARS:
-            return CellResult(Outcome.ERROR, error=f"the cell has {len(code)} characters; the most are {MAX_CODE_CHARS}")
-        timeout = self._limits.cell_timeout_s if timeout_s is None else timeout_s
-        async with self._lock:
-            if self._closed is not None:
-                raise SessionLost(f"the session has ended: {self._closed}")
-            try:
-                result, lost = await self._exchange(code, timeout, keep)
-                if lost:
-                    await self._rebuild()
-            except BaseException as error:
-                self._end(str(error) or type(error).__name__)
-                if isinstance(error, OSError):
-                    raise SessionLost(f"the stream to the runner broke: {error}") from error
-                raise
-            if keep and result.outcome.committed:
-                self._committed_s += result.duration_s
-                if len(self._committed) <= REPLAY_CELLS:
-                    self._committed.append((code, timeout))
-            return result
-
-    async def close(self) -> None:
-        self._end("it was closed")
-
-    async def _exchange(self, code: str, timeout: float, keep: bool) -> tuple[CellResult, bool]:
-        """Send one cell and wait for its reply, no longer than the runner's own clock and a grace. Returns result and lost."""
+        if self._closed is not None:
+            raise SessionLost(f"the session has ended: {self._closed}")
         self._count += 1
-        frame = {"id": self._count, "op": "run", "code": code, "timeout_s": timeout, "keep": keep}
+        number = self._count
+        data = encode({"id": number, **question})
+        answer = self._waiting[number] = asyncio.get_running_loop().create_future()
         try:
-            async with asyncio.timeout(timeout + self._grace_s):
-                await self._wire.send(encode(frame))
-                reply = await self._frames.receive()
+            async with asyncio.timeout(within_s):
+                await self._wire.send(data)
+                frame: dict[str, Any] = await answer
         except TimeoutError as error:
-            raise SessionLost(f"the runner did not answer within {timeout:g} s and a grace of {self._grace_s:g} s") from error
-        if reply.get("id") != self._count:
-            raise SandboxError("the runner answered another question")
-        return cell_result(reply), reply.get("lost") is True
+            lost = SessionLost(f"the runner did not answer within {within_s:g} s")
+            self.close(str(lost))
+            raise lost from error
+        except OSError as error:
+            self.close("the stream to the runner broke")
+            raise SessionLost(f"the stream to the runner broke: {error}") from error
+        finally:
+            self._waiting.pop(number, None)
+            if answer.done() and not answer.cancelled():
+                answer.exception()  # looked at, should nobody have waited
+        if isinstance(frame.get("refused"), str):
+            raise InputError(plain(frame["refused"])[:500])
+        if isinstance(frame.get("failed"), str):
+            raise SandboxError(f"the runner failed: {plain(frame['failed'])[:500]}")
+        return frame
 
-    async def _rebuild(self) -> None:
-        """Bring back the state that died with the session process."""
-        if len(self._committed) > REPLAY_CELLS or self._committed_s > REPLAY_S:
-            raise SessionLost("its process was killed, and its cells are too many, or took too long, to run again")
-        for code, timeout in self._committed:
-            result, lost = await self._exchange(code, timeout, True)
-            if lost or not result.outcome.committed:
-                raise SessionLost(f"its process was killed, and a cell ended differently when run again: {result.outcome}")
+    def close(self, why: str = "it was closed", error: Exception | None = None) -> None:
+        """Give the runner up: it ends when its input does. Safe to call twice."""
+        if self._closed is not None:
+            return
+        self._closed = why
+        for answer in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(error or SessionLost(f"the session has ended: {why}"))
+        if self._listener is not None and self._listener is not asyncio.current_task():
+            self._listener.cancel()
+        self._wire.close()
+        self.on_close()
 
-    def _end(self, why: str) -> None:
-        if self._closed is None:
-            self._closed = why
-            self._wire.close()
-            self.on_close()
+    async def _listen(self) -> None:
+        """Give each answer to whoever waits for it."""
+        try:
+            while True:
+                frame = await self._frames.receive()
+                number = frame.get("id")
+                if type(number) is not int or not 0 < number <= self._count:
+                    raise SandboxError("the runner answered a question that nobody asked")
+                answer = self._waiting.get(number)
+                if answer is not None and not answer.done():
+                    answer.set_result(frame)
+        except SandboxError as error:
+            self.close(str(error), error)
+        except OSError as error:
+            self.close(f"the stream to the runner broke: {error}")
+
+
+def cell_result(frame: dict[str, Any]) -> CellResult:
+    """The reply to a cell, checked. Raises SandboxError."""
+    try:
+        texts = {name: frame.get(name) or "" for name in ("stdout", "stderr", "traceback")}
+        options = {name: frame.get(name) for name in ("value", "error")}
+        dropped, duration, figures = frame.get("dropped", 0), frame.get("duration_s", 0.0), frame.get("figures", [])
+        if not all(isinstance(text, str) for text in (*texts.values(), *(o for o in options.values() if o is not None))):
+            raise ValueError("a text is no string")
+        if type(dropped) is not int or not 0 <= dropped < 1 << 53 or not math.isfinite(duration):
+            raise ValueError("a number is none")
+        if not isinstance(figures, list) or len(figures) > FIGURES or not all(map(_is_picture, figures)):
+            raise ValueError("a figure is no PNG file")
+        clean: dict[str, Any] = {name: text if text is None else plain(text) for name, text in (texts | options).items()}
+        outcome = Outcome(frame["outcome"])
+        return CellResult(outcome=outcome, dropped=dropped, duration_s=float(duration), figures=tuple(figures), **clean)
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
+        raise SandboxError(f"the runner's reply makes no sense: {error}") from error
+
+
+def content(frame: dict[str, Any]) -> bytes:
+    """The bytes that a frame carries. Raises SandboxError."""
+    try:
+        return b64decode(frame["data"], validate=True)
+    except (KeyError, TypeError, ValueError) as error:
+        raise SandboxError("the runner's reply carries no data") from error
+
+
+def plain(text: str) -> str:
+    """Without lone surrogates, which JSON can smuggle in and no reader accepts."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _is_picture(text: Any) -> bool:
+    try:
+        return isinstance(text, str) and b64decode(text, validate=True).startswith(PNG)
+    except binascii.Error:
+        return False

@@ -1,0 +1,114 @@
+"""What the kernel lets no cell do: a filter of system calls, and a say in whom a cell may signal.
+
+All processes of a session have one user id, so the kernel alone would let a cell kill the process that holds its session's
+state. Where the kernel can, it asks the wire process about each signal that a cell sends.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import platform
+import select
+import struct
+from collections.abc import Callable
+from contextlib import suppress
+
+from runner_system import PR_SET_NO_NEW_PRIVS, libc, prctl
+
+ALLOW, ERRNO, NOTIFY = 0x7FFF0000, 0x00050000, 0x7FC00000
+EPERM, EACCES, ENOSYS = 1, 13, 38
+SECCOMP_SET_MODE_FILTER, NEW_LISTENER = 1, 8
+RECEIVE, SEND, CONTINUE = 0xC0502100, 0xC0182101, 1
+LOAD, JUMP_EQUAL, JUMP_AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06
+SECCOMP = {"x86_64": 317, "aarch64": 277}
+
+# system calls by number: x86_64, aarch64
+FORBIDDEN = {
+    "ptrace": (101, 117),
+    "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271),
+    "kcmp": (312, 272),
+    "pidfd_send_signal": (424, 424),
+    "io_uring_setup": (425, 425),
+    "pidfd_getfd": (438, 438),
+    "process_madvise": (440, 440),
+    "userfaultfd": (323, 282),
+}
+# between sessions in one container these would be a way past the user ids
+SHARED = {"socket": (41, 198), "shmget": (29, 194), "semget": (64, 190), "msgget": (68, 186), "mq_open": (240, 180)}
+SIGNALS = {
+    "kill": (62, 129),
+    "tkill": (200, 130),
+    "tgkill": (234, 131),
+    "rt_sigqueueinfo": (129, 138),
+    "rt_tgsigqueueinfo": (297, 240),
+}
+PRLIMIT = (302, 261)
+ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
+
+
+def program(shared: bool, notify: bool) -> bytes:
+    """The filter, in the kernel's classic BPF. What is neither forbidden nor a signal is allowed."""
+    architecture, column = ARCHITECTURES[platform.machine()]
+    code = [(LOAD, 0, 0, 4), (JUMP_EQUAL, 1, 0, architecture), (RETURN, 0, 0, ERRNO | ENOSYS), (LOAD, 0, 0, 0)]
+    if column == 0:
+        code += [(JUMP_AT_LEAST, 0, 1, 0x40000000), (RETURN, 0, 0, ERRNO | ENOSYS)]  # the x32 numbers
+    refused = [(numbers[column], ERRNO | EPERM) for numbers in FORBIDDEN.values()]
+    refused += [(numbers[column], ERRNO | EACCES) for numbers in SHARED.values() if shared]
+    refused += [(numbers[column], NOTIFY) for numbers in SIGNALS.values() if notify]
+    for number, verdict in refused:
+        code += [(JUMP_EQUAL, 0, 1, number), (RETURN, 0, 0, verdict)]
+    # prlimit of another process than the caller's own: argument 0 in two halves
+    code += [(JUMP_EQUAL, 0, 3, PRLIMIT[column]), (LOAD, 0, 0, 16), (JUMP_EQUAL, 1, 0, 0), (RETURN, 0, 0, ERRNO | EPERM)]
+    code += [(RETURN, 0, 0, ALLOW)]
+    return b"".join(struct.pack("HBBI", *line) for line in code)
+
+
+def confine(shared: bool, needed: bool) -> int | None:
+    """Put this process and all its children under the filter, for good. The descriptor on which the kernel asks about signals, or
+    None where it can't. Raises OSError where there are no filters and they are needed.
+    """
+    if platform.machine() not in ARCHITECTURES and not needed:
+        return None
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+    fd = install(program(shared, notify=True), NEW_LISTENER)
+    if fd >= 0:
+        return fd
+    if install(program(shared, notify=False), 0) < 0 and needed:
+        raise OSError(ctypes.get_errno(), "this kernel or runtime has no filter of system calls")
+    return None
+
+
+def install(code: bytes, flags: int) -> int:
+    buffer = ctypes.create_string_buffer(code, len(code))
+    header = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(buffer)))
+    return int(libc.syscall(SECCOMP[platform.machine()], SECCOMP_SET_MODE_FILTER, flags, header))
+
+
+class Guard:
+    """Answers the kernel's questions: may this process send that signal? `protected` are those that may not be signalled."""
+
+    def __init__(self, fd: int, protected: Callable[[], set[int]]) -> None:
+        self.fd, self.protected = fd, protected
+
+    def hear(self) -> bool:
+        """Answer one question. False when nobody is left who could ask."""
+        poll = select.poll()
+        poll.register(self.fd)
+        if any(events & select.POLLHUP for _, events in poll.poll(0)):
+            return False
+        question = bytearray(80)
+        with suppress(OSError):  # who asked may be dead
+            fcntl.ioctl(self.fd, RECEIVE, question)
+            (identity,) = struct.unpack_from("Q", question)
+            (target,) = struct.unpack_from("i", question, 32)  # the first argument
+            protected = self.protected()
+            forbidden = target == -1 or target in protected or -target in protected
+            answer = struct.pack("QqiI", identity, 0, -EPERM, 0) if forbidden else struct.pack("QqiI", identity, 0, 0, CONTINUE)
+            fcntl.ioctl(self.fd, SEND, bytearray(answer))
+        return True
+
+    def close(self) -> None:
+        os.close(self.fd)
