@@ -110,14 +110,15 @@ async def test_a_container_is_locked_down(engine: Any) -> None:
         (container,) = containers(engine, f"{reaper.LABEL}={sandbox.id}")
         details = engine.api.inspect_container(container["Id"])
     host, config = details["HostConfig"], details["Config"]
-    assert (config["User"], config["StdinOnce"], config["NetworkDisabled"]) == ("65534:65534", True, True)
+    assert (config["User"], config["StdinOnce"], config["NetworkDisabled"]) == ("0:0", True, True)
     assert (host["NetworkMode"], host["ReadonlyRootfs"], host["CapDrop"], host["AutoRemove"]) == ("none", True, ["ALL"], True)
-    assert (host["Privileged"], host["CapAdd"], host["Binds"], host["Devices"]) == (False, None, None, None)
+    assert (host["Privileged"], host["Binds"], host["Devices"]) == (False, None, None)
+    assert set(host["CapAdd"]) == {"CHOWN", "KILL", "SETGID", "SETUID"}  # of process 1: cells have none
     assert host["SecurityOpt"] == ["no-new-privileges"]
-    assert (host["PidsLimit"], host["NanoCpus"]) == (32, 1_000_000_000)
-    assert 0 < host["Memory"] == host["MemorySwap"] < 256 << 20
-    assert set(host["Tmpfs"]) == {"/work", "/tmp"}
-    assert all("noexec,nosuid,nodev,size=8m" in options for options in host["Tmpfs"].values())
+    assert 32 <= host["PidsLimit"] < 100
+    assert 0 < host["Memory"] == host["MemorySwap"] <= 272 << 20
+    assert set(host["Tmpfs"]) == {"/work", "/tmp", "/keep", "/fork/1", "/fork/2", "/fork/3", "/fork/4"}
+    assert all("noexec,nosuid,nodev,mode=0700,size=" in options for options in host["Tmpfs"].values())
     assert (host["IpcMode"], host["LogConfig"]["Type"]) == ("private", "none")
 
 
@@ -139,7 +140,7 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_a_host_process_that_is_killed_leaves_no_container(engine: Any, how: signal.Signals) -> None:
     with subprocess.Popen([sys.executable, "-c", HOST], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as host:
         try:
@@ -179,28 +180,33 @@ def test_an_owner_is_its_process_id_and_its_start() -> None:
     assert reaper.started(os.getpid())
 
 
-class Starting(DockerSandbox):
-    """Its containers start when told, and fail."""
+class Failing(DockerSandbox):
+    """Its containers start when told, and fail the first time."""
 
     def __init__(self) -> None:
         super().__init__(LIMITS, pool=1)
-        self.go = asyncio.Event()
+        self.go, self.tries = asyncio.Event(), 0
 
-    async def _start(self) -> NoReturn:
+    async def _start(self) -> Any:
         await self.go.wait()
-        raise SessionLost("the runner has ended")
+        self.tries += 1
+        if self.tries == 1:
+            raise SessionLost("the runner has ended")
+        return await super()._start()
 
 
-@pytest.mark.parametrize("closing", [False, True])
-async def test_a_warm_up_that_the_closing_ended_is_no_trouble(closing: bool, caplog: pytest.LogCaptureFixture) -> None:
-    async with Starting() as sandbox:
-        if not closing:
-            sandbox.go.set()
-            await eventually(lambda: sandbox._starting == 0)
-        else:
-            asyncio.get_running_loop().call_soon(sandbox.go.set)
-    assert sandbox._starting == 0
-    assert ("ahead of time" in caplog.text) is not closing
+async def test_a_pool_whose_engine_failed_fills_itself_when_it_is_back(caplog: pytest.LogCaptureFixture) -> None:
+    async with Failing() as sandbox:
+        sandbox.go.set()
+        await eventually(lambda: len(sandbox._warm) == 1)
+    assert sandbox.tries == 2
+    assert "ahead of time: the runner has ended" in caplog.text
+
+
+async def test_a_warm_up_that_the_closing_ended_is_no_trouble(caplog: pytest.LogCaptureFixture) -> None:
+    async with Failing():
+        await asyncio.sleep(0.01)
+    assert "ahead of time" not in caplog.text
 
 
 async def test_an_image_that_is_missing_is_named_and_leaves_nothing(engine: Any) -> None:

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolreason.errors import SandboxError, SessionLost
+from toolreason.errors import InputError, SandboxError, SessionLost
 from toolreason.execution import Limits
-from toolreason.execution.wire import MAX_FRAME, Frames, WireSession, cell_result, encode
+from toolreason.execution.session import REPLAY_CELLS, RunnerSession
+from toolreason.execution.wire import MAX_FRAME, PROTOCOL, Frames, Runner, cell_result, encode
 from toolreason.types import CellResult, Outcome, to_json
 
 json_values = st.recursive(
@@ -21,7 +22,9 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
-names = st.sampled_from(["outcome", "stdout", "stderr", "value", "error", "traceback", "dropped", "duration_s", "id", "lost"])
+names = st.sampled_from(
+    ["outcome", "stdout", "stderr", "value", "error", "traceback", "dropped", "duration_s", "id", "lost", "figures"]
+)
 
 
 class Tape:
@@ -43,12 +46,6 @@ class Tape:
 
     def close(self) -> None:
         self.closed = True
-
-
-class Mute(Tape):
-    async def receive(self) -> bytes:
-        await asyncio.Event().wait()
-        return b""
 
 
 @given(st.lists(st.binary(min_size=1, max_size=40), max_size=6))
@@ -100,65 +97,142 @@ def test_lone_surrogates_are_escaped() -> None:
     assert cell_result(frame) == CellResult(Outcome.OK, stdout="\\ud800", value="\\udfff")
 
 
-async def session(*replies: dict[str, Any]) -> tuple[WireSession, Tape]:
-    tape = Tape(*(encode(reply) for reply in ({"hello": 1}, *replies)))
-    made = WireSession(tape, Limits())
-    await made.ready()
-    return made, tape
+@pytest.mark.parametrize("figure", [7, "x" * 9, "", "aGVsbG8=", None])
+def test_a_figure_that_is_no_png_file_is_no_figure(figure: Any) -> None:
+    with pytest.raises(SandboxError, match="figure"):
+        cell_result({"outcome": "ok", "figures": [figure]})
 
 
-async def test_a_stranger_on_the_wire_ends_the_session() -> None:
-    tape = Tape(encode({"hello": 2}))
+class Echo(Tape):
+    """Answers each question with the next reply, numbered as it was asked; or says `raw` bytes instead."""
+
+    def __init__(self, *replies: dict[str, Any] | bytes) -> None:
+        super().__init__()
+        self.replies = [{"session": 1}, *replies]
+        self.asked: list[dict[str, Any]] = []
+        self.heard: asyncio.Queue[bytes] = asyncio.Queue()
+        self.heard.put_nowait(encode({"hello": PROTOCOL}))
+
+    async def send(self, data: bytes) -> None:
+        question = json.loads(data[4:])
+        self.asked.append(question)
+        if self.replies:
+            reply = self.replies.pop(0)
+            self.heard.put_nowait(reply if isinstance(reply, bytes) else encode({"id": question["id"], **reply}))
+
+    async def receive(self) -> bytes:
+        return await self.heard.get()
+
+
+async def session(*replies: dict[str, Any] | bytes, limits: Limits = Limits()) -> tuple[RunnerSession, Echo]:  # noqa: B008
+    wire = Echo(*replies)
+    runner = Runner(wire)
+    await runner.ready()
+    return await RunnerSession.open(runner, limits, 0.05), wire
+
+
+async def test_a_stranger_on_the_wire_ends_the_runner() -> None:
+    tape = Tape(encode({"hello": 1}))
     with pytest.raises(SandboxError, match="rebuild"):
-        await WireSession(tape, Limits()).ready()
+        await Runner(tape).ready()
     assert tape.closed
 
 
 @pytest.mark.parametrize(
     "reply",
     [
-        {"id": 2, "outcome": "ok"},
-        {"id": 1, "outcome": "fine"},
-        {"id": 1},
-        {"id": 1, "outcome": []},
-        {"id": 1, "outcome": "ok", "duration_s": 10**400},
-        {"id": 1, "outcome": "ok", "dropped": 10**400},
+        {"id": 7, "outcome": "ok"},
+        {"id": -1},
+        {"id": []},
+        {"outcome": "fine"},
+        {},
+        {"outcome": []},
+        {"outcome": "ok", "duration_s": 10**400},
+        {"outcome": "ok", "dropped": 10**400},
+        {"failed": "OSError: no"},
+        b"\0\0\0\1[",
+        b"\xff\xff\xff\xff",
+        b"",
     ],
 )
-async def test_a_reply_that_makes_no_sense_ends_the_session(reply: dict[str, Any]) -> None:
-    made, tape = await session(reply)
+async def test_a_reply_that_makes_no_sense_ends_the_session(reply: dict[str, Any] | bytes) -> None:
+    made, _ = await session(reply)
     with pytest.raises(SandboxError):
         await made.run("1")
-    assert tape.closed
+    assert not made.alive
     with pytest.raises(SessionLost):
         await made.run("1")
 
 
-async def test_a_lost_state_is_rebuilt_from_the_committed_cells_in_order() -> None:
+async def test_what_a_runner_refuses_is_an_input_error_and_the_session_goes_on() -> None:
+    made, _ = await session({"refused": "'x': a link is on the way"}, {"outcome": "ok"})
+    with pytest.raises(InputError, match="a link"):
+        await made.get("x")
+    assert (await made.run("1")).ok
+
+
+async def test_a_lost_state_is_rebuilt_from_what_made_it_in_order() -> None:
     ok, error, crashed = ({"outcome": name} for name in ("ok", "error", "crashed"))
-    replies = [ok, error, ok, crashed | {"lost": True}, ok, error]
-    made, tape = await session(*({"id": i + 1, **reply} for i, reply in enumerate(replies)))
+    made, wire = await session(ok, {}, error, ok, crashed | {"lost": True}, ok, {}, error)
     await made.run("a")
+    await made.put("f", b"data")
     await made.run("b")
     await made.run("not kept", keep=False)
     assert (await made.run("kill")).outcome is Outcome.CRASHED
-    frames = Frames(Tape(tape.sent))
-    assert [(await frames.receive())["code"] for _ in replies] == ["a", "b", "not kept", "kill", "a", "b"]
+    did = [question.get("code", question["op"]) for question in wire.asked]
+    assert did == ["open", "a", "put", "b", "not kept", "kill", "a", "put", "b"]
+
+
+async def test_a_cell_that_met_a_dead_process_runs_after_the_rebuild() -> None:
+    ok, lost = {"outcome": "ok", "value": "2"}, {"outcome": "crashed", "lost": True, "ran": False}
+    made, wire = await session(ok, lost, ok, ok)
+    await made.run("a")
+    assert (await made.run("b")).value == "2"
+    assert [question.get("code") for question in wire.asked[1:]] == ["a", "b", "a", "b"]
+
+
+async def test_what_was_taken_back_is_not_run_again() -> None:
+    ok = {"outcome": "ok"}
+    made, wire = await session(ok, ok, {}, {}, ok | {"lost": True}, ok, {})
+    await made.run("a")
+    await made.run("b")
+    await made.put("f", b"")
+    await made.undo()
+    await made.run("c")
+    assert [question.get("code", question["op"]) for question in wire.asked[1:]] == ["a", "b", "put", "undo", "c", "a"]
 
 
 async def test_a_rebuild_that_ends_differently_is_a_lost_session() -> None:
-    made, _ = await session(
-        {"id": 1, "outcome": "ok"}, {"id": 2, "outcome": "crashed", "lost": True}, {"id": 3, "outcome": "timeout"}
-    )
+    made, _ = await session({"outcome": "ok"}, {"outcome": "crashed", "lost": True}, {"outcome": "timeout"})
     await made.run("a")
     with pytest.raises(SessionLost, match="differently"):
         await made.run("kill")
     assert not made.alive
 
 
+async def test_a_history_too_long_to_run_again_is_a_lost_session() -> None:
+    ok = {"outcome": "ok"}
+    made, _ = await session(*[ok] * (REPLAY_CELLS + 1), ok | {"lost": True})
+    for _ in range(REPLAY_CELLS + 1):
+        await made.run("a")
+    with pytest.raises(SessionLost, match="too many"):
+        await made.run("kill")
+
+
 async def test_a_mute_runner_is_given_up_after_its_time_and_a_grace() -> None:
-    mute = Mute()
-    made = WireSession(mute, Limits(), grace_s=0.05)
+    made, wire = await session()
     with pytest.raises(SessionLost, match="did not answer"):
         await made.run("1", timeout_s=0.05)
-    assert mute.closed
+    assert wire.closed
+
+
+async def test_answers_find_their_questions_in_any_order() -> None:
+    wire = Echo()
+    wire.replies = []
+    runner = Runner(wire)
+    await runner.ready()
+    one, two = (asyncio.ensure_future(runner.ask(5, op=op)) for op in ("first", "second"))
+    await asyncio.sleep(0)
+    wire.heard.put_nowait(encode({"id": 2, "for": "second"}) + encode({"id": 1, "for": "first"}))
+    assert ((await one)["for"], (await two)["for"]) == ("first", "second")
+    runner.close()
