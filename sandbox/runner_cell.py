@@ -109,9 +109,19 @@ def clip(text: str, limit: int) -> str:
     return f"{text[: limit - half]}\n[... {len(text) - limit} characters dropped ...]\n{text[len(text) - half :]}"
 
 
+_own: tuple[Any, ...] = ()
+
+
 def streams() -> None:
-    """Fresh standard streams on descriptors 0 to 2. Line by line, so that a stopped cell shows what it had printed."""
+    """Standard streams on descriptors 0 to 2, fresh ones where a cell has meddled with them. Line by line, so that a stopped cell
+    shows what it had printed.
+    """
+    global _own
+    now: tuple[Any, ...] = (sys.stdin, sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
+    if now == _own and not any(stream.closed for stream in now):
+        return
     out, err = (open(fd, "w", 1, "utf-8", "backslashreplace", closefd=False) for fd in (1, 2))  # noqa: SIM115
     sys.stdin = open(0, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
     sys.stdout, sys.stderr = out, err
     sys.__stdout__, sys.__stderr__ = out, err  # type: ignore[misc]
+    _own = (sys.stdin, out, err, out, err)

@@ -1,7 +1,7 @@
-"""One session as the wire process sees it: a chain of processes, each with the state after one more cell, and the work folder.
+"""One session as the wire process sees it: a chain of processes, each with the state before one more cell, and the work folder.
 
-The tip of the chain forks a child for each cell. The child of a cell that stays becomes the tip; of the earlier ones as many are
-kept as cells may be taken back. The child of any other cell is killed, the tip stands as it was, and the folder is put back.
+The last of the chain is the one that runs cells. Before each it leaves a copy of itself behind, its past; of these as many are kept
+as cells may be taken back. A cell that does not stay has its process killed and the past woken, and the folder is put back.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import runner_links as links
 from runner_folder import Folder, Refused, TooMuch
 from runner_guard import Guard
-from runner_processes import cpu_s, living, memory_share, resident_mb
+from runner_processes import cpu_s, living, memory_share, resident_mb, scan
 from runner_versions import Keeper, Version
 from runner_watch import CellRun
 
@@ -32,18 +32,19 @@ if TYPE_CHECKING:
 TICK_S = 0.1  # how often a running cell's CPU time and memory are looked at
 SETTLE_S = 0.002  # how often it is looked whether the killed are dead
 PATIENCE_S = 10.0  # how long the killed may take to die
-CROWDED = 0.5  # of the container's memory: then no more states are kept than the present one
+CROWDED, CROWDED_EVERY = 0.5, 4  # of the container's memory: then only the present state is kept; looked at now and then
 
 
 @dataclass
 class Point:
-    """A process that holds a state, and the folder as it was then."""
+    """A process that holds a state, and the folder as it was then. `pid` is 0 until it is known, `end` a descriptor that tells of
+    the end of the one that runs cells.
+    """
 
     link: socket.socket
-    pid: int
     versions: list[Version]
-    ended: dict[str, Any] | None = None  # what it says of the end of its last child
-    dead: bool = False
+    pid: int = 0
+    end: int = -1
 
 
 class Session:
@@ -51,19 +52,24 @@ class Session:
 
     def __init__(self, runner: Runner, number: int, uid: int, folders: list[Folder]) -> None:
         self.runner, self.number, self.uid, self.folders = runner, number, uid, folders
-        self.settings = runner.settings
+        self.settings, self.processes = runner.settings, runner.processes
         self.keepers = [Keeper(folder, self.settings) for folder in folders]
         self.scratch = folders[-1].path if len(folders) > 1 else None
         self.chain: list[Point] = []
+        self.pipes = [os.pipe(), os.pipe()]  # standard output and error of its cells; never at their end, since we hold both ends
         self.cell: CellRun | None = None
         self.pending: int | None = None  # the host's question under way
         self.then: Callable[[], None] | None = None
+        self.unheard: Callable[[], None] | None = None  # what comes if a process that was called never answers
         self.wake = self.since = float("inf")
         self.stopped = False
         self.dying: set[int] = set()  # killed, and waited for
         self.guard: Guard | None = None
         self.cells = 0
         self.cpu_s, self.printed = 0.0, 0
+        for which, (reading, _) in enumerate(self.pipes):
+            os.set_blocking(reading, False)
+            runner.watch(reading, lambda which=which: self.guarded(self.on_output, which))  # type: ignore[misc]
 
     @property
     def tip(self) -> Point:
@@ -75,8 +81,18 @@ class Session:
         """Start a fresh session process. When it is ready, answer the question; or a cell's, whose state is lost."""
         if question is not None:
             self.pending = question
-        link = self.runner.start_process(self)
-        self.expect_ready(link, lambda pid, fds: self.born(link, pid, fds, lost))
+        point = Point(self.runner.start_process(self), [Version() for _ in self.keepers])
+
+        def born(fds: list[int]) -> None:
+            self.unguard()
+            if fds:
+                self.guard = Guard(fds[0], self.protected)
+                self.runner.watch(fds[0], self.ask_guard)
+            point.versions = self.versions(point.versions, mapped=False)
+            self.reply({"session": self.number} if lost is None else lost.result() | {"lost": True, "ran": lost.delivered})
+
+        self.chain = [point]
+        self.expect_ready(point, born, self.stillborn)
 
     def do_run(self, request: dict[str, Any]) -> None:
         self.take(request["id"])
@@ -84,28 +100,22 @@ class Session:
         if (spent := self.spent()) is not None:
             self.reply({"outcome": spent[0], "error": spent[1]})
             return
-        if len(self.chain) > 1 and memory_share() > CROWDED:
+        if self.cells % CROWDED_EVERY == 0 and len(self.chain) > 1 and memory_share() > CROWDED:
             self.trim(1)
-        self.tip.ended = None
-        cell = self.cell = CellRun(self.tip.link, self.settings, request, self.cells)
-        for fd in cell.pipes:
-            self.runner.watch(fd, lambda fd=fd: self.guarded(self.on_pipe, fd))  # type: ignore[misc]
-        self.runner.watch(cell.link.fileno(), lambda: self.guarded(self.on_report))
-        if not cell.delivered:
-            cell.stop("crashed", "not run: its session process was dead")
-            self.settle(self.step_back)
-        else:
-            self.stir(min(cell.deadline, time.monotonic() + TICK_S))
+        cell = self.cell = CellRun(self.settings, request, self.tip.pid)
+        link, theirs = links.pair()
+        self.chain.insert(-1, Point(link, self.tip.versions))
+        cell.send(self.tip.link, self.cells, theirs.fileno(), [writing for _, writing in self.pipes])
+        theirs.close()
+        self.stir(min(cell.deadline, cell.began + TICK_S))
+        self.decided()
 
     def do_undo(self, request: dict[str, Any]) -> None:
         count = request["cells"]
         if not 0 < count < len(self.chain):
             raise Refused(f"{count} cells cannot be taken back: {len(self.chain) - 1} can")
         self.take(request["id"])
-        younger, self.chain = self.chain[-count:], self.chain[:-count]
-        for point in younger:
-            self.discard(point)
-        self.settle(self.undone)
+        self.go_back(count, self.undone)
 
     def do_fork(self, request: dict[str, Any]) -> None:
         """Have the tip fork a second session, in a folder with the same content."""
@@ -114,24 +124,21 @@ class Session:
         self.take(request["id"])
         other = self.runner.place(self.uid, fork=True)
         other.guard = self.guard
-        version = other.keepers[0].restore(self.tip.versions[0])
         link, theirs = links.pair()
+        point = Point(link, [other.keepers[0].restore(self.tip.versions[0])])
         order = {"op": "fork", "folder": other.folders[0].path}
         try:
             socket.send_fds(self.tip.link, [json.dumps(order).encode()], [theirs.fileno()])
         finally:
             theirs.close()
+        other.chain = [point]
 
-        def forked(pid: int, _: list[int]) -> None:
-            if pid:
-                other.add(link, pid, [version])
-                self.reply({"session": other.number})
-            else:
-                link.close()
-                other.vacate()
-                self.reply({"refused": "the session's processes are at their limit"})
+        def refused() -> None:
+            other.chain.clear()
+            other.vacate()
+            self.reply({"refused": "the session's processes are at their limit"})
 
-        self.expect_ready(link, forked)
+        other.expect_ready(point, lambda _: self.reply({"session": other.number}), refused)
 
     def do_put(self, request: dict[str, Any]) -> None:
         self.idle()
@@ -156,36 +163,44 @@ class Session:
 
     def do_close(self, request: dict[str, Any]) -> None:
         """End the session, whatever it is doing."""
-        if self.cell is not None:
-            self.let_go(self.cell, keep_link=False)
+        self.cell = None
         self.pending = request["id"]
         while self.chain:
             self.discard(self.chain.pop())
         if self.settings["own_ids"] and not self.runner.siblings(self):
-            self.runner.processes.as_user(self.uid, signal.SIGKILL)
+            self.processes.as_user(self.uid, signal.SIGKILL)
         self.settle(self.vacate)
 
     # what its processes say
 
-    def expect_ready(self, link: socket.socket, then: Callable[[int, list[int]], None]) -> None:
-        """Wait for the first word of a new process. `then` gets its process id, 0 if it died."""
+    def expect_ready(self, point: Point, then: Callable[[list[int]], None], dead: Callable[[], None]) -> None:
+        """Wait for the first word of a process that is to run cells."""
 
         def hear() -> None:
-            self.runner.forget(link.fileno())
-            data, pid, fds = links.receive(link)
-            then(pid if data else 0, fds)
+            data, pid, fds = links.receive(point.link)
+            self.runner.forget(point.link.fileno())
+            self.unheard = None
+            if not data:
+                dead()
+                return
+            self.appoint(point, pid)
+            then(fds)
 
-        self.runner.watch(link.fileno(), lambda: self.guarded(hear))
+        self.unheard = dead
+        self.stir(time.monotonic() + PATIENCE_S)
+        self.runner.watch(point.link.fileno(), lambda: self.guarded(hear))
 
-    def born(self, link: socket.socket, pid: int, fds: list[int], lost: CellRun | None) -> None:
-        if not pid:
-            raise RuntimeError("a session process could not be started")
-        self.unguard()
-        if fds:
-            self.guard = Guard(fds[0], self.protected)
-            self.runner.watch(fds[0], self.ask_guard)
-        self.add(link, pid, self.versions([Version() for _ in self.keepers], mapped=False))
-        self.reply({"session": self.number} if lost is None else lost.result() | {"lost": True, "ran": lost.delivered})
+    def appoint(self, point: Point, pid: int) -> None:
+        """Have this process run the cells."""
+        point.pid = pid
+        self.processes.known.add(pid)
+        self.runner.watch(point.link.fileno(), lambda: self.guarded(self.on_report))
+        with suppress(ProcessLookupError):
+            point.end = os.pidfd_open(pid)
+            self.runner.watch(point.end, lambda: self.guarded(self.on_end, point))
+
+    def stillborn(self) -> None:
+        raise RuntimeError("a session process could not be started")
 
     def ask_guard(self) -> None:
         if self.guard is not None and not self.guard.hear():
@@ -197,75 +212,89 @@ class Session:
             self.guard.close()
         self.guard = None
 
-    def add(self, link: socket.socket, pid: int, versions: list[Version]) -> None:
-        """The chain's new tip."""
-        point = Point(link, pid, versions)
-        self.chain.append(point)
-        self.runner.processes.known.add(pid)
-        self.runner.watch(link.fileno(), lambda: self.guarded(self.on_point, point))
-
-    def on_pipe(self, fd: int) -> None:
-        if self.cell is not None and not self.cell.pull(fd):
-            self.runner.forget(fd)
-        self.decided()
+    def on_output(self, which: int) -> None:
+        with suppress(BlockingIOError):
+            data = os.read(self.pipes[which][0], 1 << 16)
+            if self.cell is not None:
+                self.cell.feed(self.cell.err if which else self.cell.out, data)
+                self.decided()
 
     def on_report(self) -> None:
-        cell = self.cell
-        if cell is not None and not cell.hear():
-            self.runner.forget(cell.link.fileno())
-            if self.tip.dead:
-                cell.stop("crashed", "it killed its session process and died")
+        data, pid, fds = links.receive(self.tip.link)
+        if not data:
+            self.runner.forget(self.tip.link.fileno())
+        elif self.cell is not None and self.cell.report is None:
+            self.cell.hear(data, pid, fds)
+        else:
+            links.drop(fds)
         self.decided()
 
-    def on_point(self, point: Point) -> None:
-        """A process of the chain says how its child ended, or is dead."""
-        data, _, fds = links.receive(point.link)
-        links.drop(fds)
-        if data:
-            point.ended = links.parse(data)
-        else:
-            point.dead = True
-            self.runner.forget(point.link.fileno())
-        if self.cell is not None and self.chain and point is self.tip:
-            if data and self.cell.report is None and not self.cell.hear():  # its last word may stand in the link yet
-                self.cell.ended(point.ended or {})
-            self.decided()
-        if self.then is not None and self.chain and point is self.tip:
-            self.settle(self.then)
+    def on_end(self, point: Point) -> None:
+        """The process that runs the cells is dead."""
+        self.runner.forget(point.end)
+        self.processes.reap()
+        code, used = self.processes.exits.pop(point.pid, (None, 0.0))
+        cell = self.cell
+        if cell is None or not self.chain or point is not self.tip or self.then is not None:
+            return
+        data, pid, fds = links.receive(point.link)  # its last word may stand in the link yet
+        if data and cell.report is None:
+            cell.hear(data, pid, fds)
+        if cell.report is not None and cell.report["outcome"] in ("ok", "error") and cell.pid == point.pid:
+            cell.report = None  # it reported, and died
+        self.cpu_s += max(0.0, used - cell.started_s)
+        cell.ended(code)
+        self.decided()
 
     def protected(self) -> set[int]:
         """The processes that no cell of this user may signal."""
         sessions = [self, *self.runner.siblings(self)]
-        return {point.pid for session in sessions for point in session.chain}
+        for session in sessions:
+            session.know_past()
+        running = {session.tip.pid for session in sessions if session.cell is not None and session.chain}
+        return (self.processes.known | {self.processes.me}) - running
+
+    def know_past(self) -> None:
+        """Learn the process id of the running cell's past: the first child that was forked for it."""
+        if self.cell is not None and len(self.chain) > 1 and self.chain[-2].pid == 0:
+            children = self.processes.children(self.tip.pid, None if self.processes.lists_children else scan())
+            for pid in children:
+                if pid not in self.processes.known and pid not in self.processes.dying and living(pid):
+                    self.chain[-2].pid = pid
+                    self.processes.known.add(pid)
+                    return
 
     # what follows
 
     def decided(self) -> None:
         """Go on when it is known how the cell ended."""
         cell = self.cell
-        if cell is None or cell.report is None or self.then is not None:
+        if cell is None or cell.report is None or self.then is not None or self.unheard is not None:
             return
-        stays = cell.keep and cell.report["outcome"] in ("ok", "error")
-        if stays and self.tip.ended is not None:  # reported, and died
-            cell.report = None
-            cell.ended(self.tip.ended)
-            stays = False
-        self.settle(self.commit if stays else self.step_back)
+        self.know_past()
+        if cell.keep and cell.report["outcome"] in ("ok", "error"):
+            self.settle(self.commit)
+        else:
+            self.cpu_s += max(0.0, cpu_s(self.tip.pid) - cell.started_s)
+            self.go_back(1, self.stepped_back)
 
     def tick(self) -> None:
         """The clock: limits of a running cell, or the end of the killed."""
+        if self.unheard is not None:
+            dead, self.unheard = self.unheard, None
+            dead()
+            return
         if self.then is not None:
             self.settle(self.then)
             return
         cell, now = self.cell, time.monotonic()
         if cell is None:
-            self.stir(float("inf"))
             return
         if now >= cell.deadline:
             cell.stop("timeout", f"stopped: it ran longer than {cell.timeout:g} s")
         else:
-            pids = self.strays()
-            used = sum(map(cpu_s, pids))
+            pids = self.strays() | {self.tip.pid}
+            used = sum(map(cpu_s, pids)) - cell.started_s
             if used > cell.cpu_s:
                 cell.stop("cpu", cell.cpu_words())
             elif self.settings["watch_memory"] and self.own_mb(pids) > self.settings["memory_mb"]:
@@ -287,98 +316,108 @@ class Session:
         if victims := self.strays() | dying:
             if now > self.since + PATIENCE_S:
                 raise RuntimeError(f"processes that do not die: {sorted(victims)}")
-            self.stopped |= self.runner.processes.kill(victims, self.uid)
+            self.stopped |= self.processes.kill(victims, self.uid)
             self.stir(now + SETTLE_S)
             return
         self.dying.clear()
         if self.stopped:
             self.stopped = False
-            self.runner.processes.resume(self.protected() | self.foreign())
+            self.processes.resume({pid for session in (self, *self.runner.siblings(self)) for pid in session.ours()})
+        self.then = None
         then()
 
     def strays(self) -> set[int]:
-        """What runs below the chain and is no part of it; the child of a cell that stays is one by now."""
-        keep = {point.pid for point in self.chain}
-        if self.then == self.commit and self.cell is not None:
-            keep.add(self.cell.pid)
-        roots = keep if self.then is not None else {self.tip.pid, self.cell.pid if self.cell else 0}
-        return self.runner.processes.strays(self.uid, roots, self.others(), keep)
+        """What runs below the chain and is no part of it; a process that took over while it shed its threads is one by now."""
+        self.know_past()
+        ours = {point.pid for point in self.chain} - {0}
+        takes_over = {self.cell.pid} if self.then == self.commit and self.cell is not None else set()
+        return self.processes.strays(self.uid, ours | takes_over, self.processes.known - ours, ours | takes_over)
 
-    def others(self) -> set[int]:
-        """Processes of other sessions."""
-        return self.runner.processes.known - {point.pid for point in self.chain}
-
-    def foreign(self) -> set[int]:
-        """The running cells of forks, which were stopped along with ours."""
-        return {pid for other in self.runner.siblings(self) if other.cell is not None for pid in other.strays()}
+    def ours(self) -> set[int]:
+        """All that runs for this session and may go on."""
+        return {point.pid for point in self.chain if point.pid} | (self.strays() | {self.cell.pid} if self.cell else set())
 
     def commit(self) -> None:
         cell = self.cell
         assert cell is not None
-        cell.drain()
+        self.drain(cell)
         try:
             versions = self.versions(self.tip.versions, cell.mapped)
         except TooMuch as error:
             cell.report = {"outcome": "disk", "error": f"stopped: {error}"}
-            self.settle(self.step_back)
+            self.go_back(1, self.stepped_back)
             return
-        self.let_go(cell, keep_link=True)
-        self.cpu_s += cpu_s(cell.pid)
-        if self.tip.dead:
-            self.trim(0)
-        self.add(cell.link, cell.pid, versions)
+        self.cpu_s += max(0.0, cpu_s(cell.pid) - (cell.started_s if cell.pid == self.tip.pid else 0.0))
+        if cell.pid != self.tip.pid:
+            self.succeed(cell.pid)
+        self.tip.versions = versions
+        self.cell = None
+        self.printed += cell.out.seen + cell.err.seen
         self.reply(cell.result())
         self.trim(self.settings["undo_depth"] + 1)
 
-    def step_back(self) -> None:
-        """The child is dead; the tip says so itself, and then it can serve again."""
+    def succeed(self, pid: int) -> None:
+        """A process that left its threads behind goes on as another."""
+        old = self.chain.pop()
+        self.chain.append(Point(old.link, old.versions))
+        self.runner.forget(old.link.fileno())
+        with suppress(ProcessLookupError):
+            os.kill(old.pid, signal.SIGKILL)
+        self.unlist(old)
+        self.appoint(self.tip, pid)
+
+    def go_back(self, count: int, then: Callable[[], None]) -> None:
+        """Kill what came after an earlier state, wake the process that holds it, and go on with `then`."""
+        younger, self.chain = self.chain[-count:], self.chain[:-count]
+        for point in younger:
+            self.discard(point)
+        if self.tip.pid:  # else an orphan that is not known yet: it is not to be taken for a stray
+            self.settle(lambda: self.rouse(then))
+        else:
+            self.rouse(then)
+
+    def rouse(self, then: Callable[[], None]) -> None:
+        self.then = None
+        with suppress(OSError):  # it is dead: its link says so
+            self.tip.link.send(b"wake")
+        self.expect_ready(self.tip, lambda _: self.settle(then), self.lose)
+
+    def stepped_back(self) -> None:
         cell = self.cell
         assert cell is not None
-        if not self.tip.dead and self.tip.ended is None:
-            self.stir(time.monotonic() + SETTLE_S)
-            if time.monotonic() < self.since + PATIENCE_S / 2:
-                return
-            self.tip.dead = True  # mute: what a cell has made of it
-        cell.drain()
-        self.let_go(cell, keep_link=False)
-        used = (self.tip.ended or {}).get("cpu", 0.0)
-        self.cpu_s += used if type(used) is float else 0.0
-        if self.tip.dead:
-            self.start_anew(cell)
-            return
+        self.drain(cell)
+        self.cell = None
+        self.printed += cell.out.seen + cell.err.seen
         self.tip.versions = self.restored(self.tip.versions)
         self.reply(cell.result())
 
-    def start_anew(self, cell: CellRun) -> None:
+    def undone(self) -> None:
+        self.tip.versions = self.restored(self.tip.versions)
+        self.reply({})
+
+    def lose(self) -> None:
         """The state is lost. The host runs the committed cells again, in an empty folder."""
+        cell, self.cell, self.then = self.cell, None, None
+        if cell is None:
+            raise RuntimeError("the process that held the earlier state is dead")
+        self.drain(cell)
 
         def empty() -> None:
-            self.then = None
-            self.stir(float("inf"))
             self.restored([Version() for _ in self.keepers])
             self.begin(None, cell)
 
         while self.chain:
             self.discard(self.chain.pop())
-        self.then = None
         self.settle(empty)
-
-    def undone(self) -> None:
-        if not self.tip.dead and self.tip.ended is None:
-            self.stir(time.monotonic() + SETTLE_S)
-            if time.monotonic() < self.since + PATIENCE_S / 2:
-                return
-            self.tip.dead = True
-        if self.tip.dead:
-            raise RuntimeError("the process that held the earlier state is dead")
-        self.tip.versions = self.restored(self.tip.versions)
-        self.reply({})
 
     def vacate(self) -> None:
         """Give the folder back. The question is that of `close`, or none."""
         for folder in self.folders:
             folder.clear()
         self.unguard()
+        for reading, writing in self.pipes:
+            self.runner.forget(reading)
+            links.drop([reading, writing])
         self.runner.closed(self)
         self.reply({})
 
@@ -390,6 +429,13 @@ class Session:
     def restored(self, versions: list[Version]) -> list[Version]:
         return [keeper.restore(version) for keeper, version in zip(self.keepers, versions, strict=True)]
 
+    def drain(self, cell: CellRun) -> None:
+        """What the pipes still hold, now that nobody writes any more."""
+        for (reading, _), kept in zip(self.pipes, (cell.out, cell.err), strict=True):
+            with suppress(BlockingIOError):
+                while True:
+                    kept.feed(os.read(reading, 1 << 16))
+
     def spent(self) -> tuple[str, str] | None:
         """The limit of the whole session that it has reached."""
         if self.cpu_s > self.settings["session_cpu_s"]:
@@ -398,23 +444,26 @@ class Session:
             return "output", f"not run: the session has printed its {self.settings['session_output_mb']} MiB"
         return None
 
-    def let_go(self, cell: CellRun, keep_link: bool) -> None:
-        """Watch a cell no longer."""
-        for fd in (*cell.pipes, cell.link.fileno()):
-            self.runner.forget(fd)
-        cell.close(keep_link)
-        self.printed += cell.out.seen + cell.err.seen
-        self.cell = None
-
     def discard(self, point: Point) -> None:
         """End a process of the chain."""
-        if not point.dead:
+        if point.pid:
             with suppress(ProcessLookupError):
                 os.kill(point.pid, signal.SIGKILL)
             self.dying.add(point.pid)
-        self.runner.processes.known.discard(point.pid)
+        self.unlist(point)
         self.runner.forget(point.link.fileno())
         point.link.close()
+
+    def unlist(self, point: Point) -> None:
+        """A process that is none of ours any more."""
+        self.processes.known.discard(point.pid)
+        self.processes.exits.pop(point.pid, None)
+        if point.pid:
+            self.processes.dying.add(point.pid)
+        if point.end >= 0:
+            self.runner.forget(point.end)
+            os.close(point.end)
+            point.end = -1
 
     def trim(self, most: int) -> None:
         """Keep fewer states. Nobody waits for the end of the processes that held the others."""
@@ -458,10 +507,9 @@ class Session:
             self.broken()
 
     def broken(self) -> None:
-        """Leave nothing running. The host closes the session; its folder is not used again."""
-        if self.cell is not None:
-            self.let_go(self.cell, keep_link=False)
+        """Leave nothing running. The host closes the session; its folder is not used again before that."""
+        self.cell = None
         while self.chain:
             self.discard(self.chain.pop())
         if self.settings["own_ids"]:
-            self.runner.processes.as_user(self.uid, signal.SIGKILL)
+            self.processes.as_user(self.uid, signal.SIGKILL)

@@ -23,6 +23,8 @@ class Processes:
     def __init__(self, own_ids: bool) -> None:
         self.me, self.own_ids = os.getpid(), own_ids
         self.known: set[int] = set()
+        self.exits: dict[int, tuple[int, float]] = {}
+        self.dying: set[int] = set()  # former ones that have been killed
         self.lists_children = os.path.exists(f"/proc/self/task/{self.me}/children")
 
     def strays(self, uid: int, roots: Iterable[int], others: set[int], keep: set[int]) -> set[int]:
@@ -30,13 +32,14 @@ class Processes:
         found: set[int] = set()
         parents = None if self.lists_children else scan()
         waiting = [pid for root in roots for pid in self.children(root, parents)]
-        waiting += [pid for pid in self.children(self.me, parents) if pid not in self.known and self.owner(pid) == uid]
+        orphans = [pid for pid in self.children(self.me, parents) if pid not in self.known and pid not in self.dying]
+        waiting += [pid for pid in orphans if self.owner(pid) == uid]
         while waiting:
             pid = waiting.pop()
             if pid not in found and pid not in others:
                 found.add(pid)
                 waiting += self.children(pid, parents)
-        return {pid for pid in found - keep if living(pid)}
+        return {pid for pid in found - keep - self.dying if living(pid)}
 
     def children(self, pid: int, parents: dict[int, int] | None) -> list[int]:
         if parents is not None:
@@ -113,10 +116,14 @@ class Processes:
             self.reap()
 
     def reap(self) -> None:
-        """Collect the dead, so that their process ids are free again."""
+        """Collect the dead, so that their process ids are free again. Of known ones `exits` keeps code and CPU time."""
         with suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
+            while (found := os.wait4(-1, os.WNOHANG))[0]:
+                pid, status, usage = found
+                if pid in self.known:
+                    self.exits[pid] = (os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime)
+        if self.dying:
+            self.dying = {pid for pid in self.dying if living(pid)}
 
 
 def scan() -> dict[int, int]:

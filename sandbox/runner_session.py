@@ -1,8 +1,8 @@
-"""The session process: it holds the variables, and forks a child for each cell.
+"""The session process: it holds the variables and runs the cells.
 
-The child runs the cell, reports, and goes on as the session process itself, in the same loop. Its parent waits with the state
-from before: for the next cell if the child hangs, dies or is not to be kept, else for the cell to be taken back. The wire process
-decides which of them lives.
+Before each cell it forks a copy of itself, which waits with the state from before: the past. If the cell ends well the process goes
+on with the next; if it hangs, dies or is not to be kept, the wire process kills it and wakes the past, which becomes the session
+process in its place. Copies of earlier cells wait for an undo.
 
 Nothing here is trusted by the wire process once the first cell has run.
 """
@@ -18,19 +18,20 @@ import socket
 import sys
 import types
 from contextlib import suppress
-from os import _exit, close, fork, getpid, wait4, waitstatus_to_exitcode  # a cell may replace those of `os`
+from os import _exit, close, fork, getpid, waitpid  # a cell may replace those of `os`
 from random import getstate, setstate
+from time import process_time
 from typing import Any, NoReturn
 
 import runner_cell
 import runner_figures
 import runner_guard
-from runner_system import PR_SET_DUMPABLE, prctl
+from runner_system import PR_SET_DUMPABLE, after_fork, peek, prctl, raw_fork
 
 INT_DIGITS = 100_000  # printing 2000! is fair; 10**10**7 would take hours
 FONTS = "/opt/toolreason/matplotlib"  # matplotlib's list of fonts, made with the image
 
-_cell_pid = 0  # the process that runs the cell, so that one which the cell forks knows that it is another
+_cell_pid = 0  # the process that runs the cells, so that one which a cell forks knows that it is another
 
 
 def start(link: socket.socket, settings: dict[str, Any], order: dict[str, Any]) -> NoReturn:
@@ -76,39 +77,60 @@ def settle(folder: str, scratch: str | None) -> None:
 
 
 def serve(link: socket.socket, namespace: dict[str, Any], settings: dict[str, Any]) -> NoReturn:
-    """One turn of the loop is one cell. Parent and child both come round again; the wire process lets one of them live."""
+    """One turn of the loop is one cell. A past comes round again when it is woken."""
+    global _cell_pid
+    pasts: list[int] = []
     while True:
+        _cell_pid = getpid()
         out_of_memory_first(0)
         prctl(PR_SET_DUMPABLE, 0)  # no cell of this session, though it has the same user id, may look into it or trace it
         order, fds = receive(link)
         if order["op"] == "fork":
             link = branch(link, fds, order["folder"])
             continue
-        randomness = getstate()  # `random` reseeds itself in a child; a cell's seed must hold in the next cell
-        try:
-            child = fork()
-        except OSError:
-            _close(fds)
-            link.send(b'{"exit": "no fork"}')
+        pasts = [pid for pid in pasts if not ended(pid)]
+        past = raw_fork()
+        if past == 0:
+            link, pasts = sleep(link, fds), []
             continue
-        if child == 0:
-            setstate(randomness)
-            link.close()
-            link, code = enter(fds, order)
-            report(link, runner_cell.run(code, order["number"], namespace, settings))
-        else:
+        if past < 0:
             _close(fds)
-            link.send(json.dumps(wait(child)).encode())
+            link.send(b'{"outcome": "no fork"}')
+            continue
+        pasts.append(past)
+        with suppress(OSError):
+            os.setpgid(past, past)  # a cell that signals its own process group does not mean the past
+        code = enter(fds, order)
+        report(link, runner_cell.run(code, order["number"], namespace, settings))
+
+
+def sleep(link: socket.socket, fds: list[int]) -> socket.socket:
+    """Be the past, touching as little memory as can be, until woken. Returns the link to serve."""
+    own, *rest = fds
+    if peek(own) <= 0:
+        _exit(0)
+    randomness = getstate()  # which reseeds itself after a fork; a cell's seed must hold
+    after_fork()
+    setstate(randomness)
+    _close(rest)
+    link.close()
+    link = socket.socket(fileno=own)
+    link.recv(64)
+    link.send(b"ready")
+    return link
 
 
 def branch(link: socket.socket, fds: list[int], folder: str) -> socket.socket:
-    """Fork a second session. Returns the link to serve: in the new session, its own."""
+    """Fork a second session, which is nobody's child. Returns the link to serve: in the new session, its own."""
     randomness = getstate()
     try:
         child = fork()
+        if child == 0 and fork():
+            _exit(0)
     except OSError:
         child = -1
     if child:
+        ended(child, 0)
         _close(fds)
         return link
     setstate(randomness)
@@ -120,23 +142,28 @@ def branch(link: socket.socket, fds: list[int], folder: str) -> socket.socket:
     return link
 
 
-def enter(fds: list[int], order: dict[str, Any]) -> tuple[socket.socket, str]:
-    """Make this child the place where the cell runs: its own process group, streams, limits. Returns its link and the code."""
-    global _cell_pid
-    _cell_pid = getpid()
-    os.setsid()
+def ended(child: int, options: int = os.WNOHANG) -> bool:
+    """Whether a child has ended, so that its process id is free again."""
+    try:
+        return waitpid(child, options)[0] != 0
+    except ChildProcessError:
+        return True
+
+
+def enter(fds: list[int], order: dict[str, Any]) -> str:
+    """Make this process the place where the cell runs: its streams, its limits. Returns the code."""
     prctl(PR_SET_DUMPABLE, 1)  # its own /proc files are its own again
     out_of_memory_first(1000)
-    link_fd, out, err, *source = fds
+    _, out, err, *source = fds
     null = os.open(os.devnull, os.O_RDWR)
     for new, old in ((null, 0), (out, 1), (err, 2)):
         os.dup2(new, old)
-    code = order["code"] if not source else read(source[0]).decode("utf-8", "surrogatepass")
-    _close([null, out, err, *source])
-    resource.setrlimit(resource.RLIMIT_CPU, (order["cpu_s"], resource.RLIM_INFINITY))
+    code = read(source[0]).decode("utf-8", "surrogatepass") if source else str(order["code"])
+    _close([null, *fds])
+    resource.setrlimit(resource.RLIMIT_CPU, (int(process_time()) + order["cpu_s"], resource.RLIM_INFINITY))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     runner_cell.streams()
-    return socket.socket(fileno=link_fd), code
+    return code
 
 
 def report(link: socket.socket, result: dict[str, Any]) -> None:
@@ -161,7 +188,8 @@ def report(link: socket.socket, result: dict[str, Any]) -> None:
 
 def shed_threads() -> None:
     """Leave daemon threads behind: in the idle session they would go on working, and use up its CPU time. A fork has none of
-    them, and becomes the session in this process's place, which waits here to be killed."""
+    them, and becomes the session in this process's place, which waits here to be killed.
+    """
     if len(os.listdir("/proc/self/task")) > 1:
         randomness = getstate()
         if fork():
@@ -183,15 +211,6 @@ def receive(link: socket.socket) -> tuple[dict[str, Any], list[int]]:
     for fd in fds:
         os.set_inheritable(fd, False)
     return json.loads(data), fds
-
-
-def wait(child: int) -> dict[str, Any]:
-    """How the child ended: its exit code, negative for a signal, and the CPU time that it used."""
-    try:
-        _, status, usage = wait4(child, 0)
-        return {"exit": waitstatus_to_exitcode(status), "cpu": usage.ru_utime + usage.ru_stime}
-    except ChildProcessError:  # a cell made the kernel forget its children
-        return {"exit": None}
 
 
 def limit(settings: dict[str, Any]) -> None:

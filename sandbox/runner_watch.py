@@ -9,7 +9,6 @@ import signal
 import socket
 import stat
 import time
-from contextlib import suppress
 from typing import Any
 
 import runner_links as links
@@ -24,111 +23,84 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 class CellRun:
-    """The descriptors and clocks of one cell. Making it sends the cell to the session process; `report` says how it ended."""
+    """The output and the clocks of one cell; `report` says how it ended."""
 
-    def __init__(self, session_link: socket.socket, settings: dict[str, Any], request: dict[str, Any], number: int) -> None:
+    def __init__(self, settings: dict[str, Any], request: dict[str, Any], pid: int) -> None:
+        self.pid, self.started_s = pid, cpu_s(pid)
         self.settings, self.timeout, self.keep = settings, float(request["timeout_s"]), bool(request["keep"])
-        self.id = request["id"]
+        self.id, self.code = request["id"], str(request["code"])
         self.began = time.monotonic()
         self.deadline = self.began + self.timeout
         self.cpu_s = settings["cell_cpu_s"] or self.timeout * max(1.0, settings["cpus"]) + 2
         self.report: dict[str, Any] | None = None
-        self.pid = 0
         self.figures: list[str] = []
         self.mapped = False
         self.oom = oom_kills()
         self.out, self.err = Kept(settings["output_chars"]), Kept(settings["output_chars"])
-        self.link, theirs = links.pair()
-        pipes = [os.pipe(), os.pipe()]
-        self.pipes = {pipes[0][0]: self.out, pipes[1][0]: self.err}
-        given = [theirs.fileno(), pipes[0][1], pipes[1][1]]
-        order = {"op": "run", "number": number, "cpu_s": int(self.cpu_s) + 1}
-        if len(request["code"]) <= INLINE:
-            order["code"] = request["code"]
-        else:
-            given.append(memory_file(request["code"].encode("utf-8", "surrogatepass")))
         self.delivered = True
+
+    def send(self, session_link: socket.socket, number: int, past: int, pipes: list[int]) -> None:
+        """Order it of the session process, which gives the link `past` to the copy of itself that it leaves behind."""
+        order = {"op": "run", "number": number, "cpu_s": int(self.cpu_s) + 1, "code": self.code}
+        source = []
+        if len(self.code) > INLINE:
+            source = [memory_file(self.code.encode("utf-8", "surrogatepass"))]
+            del order["code"]
         try:
-            socket.send_fds(session_link, [json.dumps(order).encode()], given)
+            socket.send_fds(session_link, [json.dumps(order).encode()], [past, *pipes, *source])
         except OSError:
             self.delivered = False  # the session process has died since the last cell
-        theirs.close()
-        links.drop(given[1:])
-        for fd in self.pipes:
-            os.set_blocking(fd, False)
+            self.stop("crashed", "not run: its session process was dead")
+        links.drop(source)
 
-    def pull(self, fd: int) -> bool:
-        """Take what is in a pipe. False at its end. Too much of it ends the cell."""
-        try:
-            chunk = os.read(fd, 1 << 16)
-        except BlockingIOError:
-            return True
-        self.pipes[fd].feed(chunk)
+    def feed(self, kept: Kept, data: bytes) -> None:
+        """Take output. Too much of it ends the cell."""
+        kept.feed(data)
         if self.out.seen + self.err.seen > self.settings["output_hard_mb"] << 20 and self.report is None:
             self.stop("output", f"stopped: it printed more than {self.settings['output_hard_mb']} MiB")
-        return bool(chunk)
-
-    def drain(self) -> None:
-        """What the pipes still hold, and no more: a stray process may go on writing."""
-        for fd, kept in self.pipes.items():
-            with suppress(BlockingIOError):
-                kept.feed(os.read(fd, 1 << 20))
 
     def stop(self, outcome: str, error: str) -> None:
         if self.report is None:
             self.report = {"outcome": outcome, "error": error}
 
-    def hear(self) -> bool:
-        """Take the child's report, checked: it is the word of code that nobody trusts. False if it closed its link."""
-        data, pid, fds = links.receive(self.link)
+    def hear(self, data: bytes, pid: int, fds: list[int]) -> None:
+        """Take the process's report, checked: it is the word of code that nobody trusts."""
+        said = links.parse(data)
         try:
-            if not data:
-                return False
-            self.pid = pid
-            said = links.parse(data)
+            if said.get("outcome") == "no fork":
+                self.stop("processes", "not run: the session's processes are at their limit")
+                return
             texts = {name: said.get(name) for name in ("value", "error", "traceback")}
             if said.get("outcome") not in OUTCOMES or not all(text is None or isinstance(text, str) for text in texts.values()):
                 self.stop("crashed", "the cell broke its interpreter")
-                return True
+                return
+            self.pid = pid
             most = self.settings["output_chars"] + 200
             self.report = {"outcome": said["outcome"]} | {name: text and clip(clean(text), most) for name, text in texts.items()}
             self.mapped = bool(said.get("mapped"))
             if fds:
                 self.figures = pictures(fds[0], said.get("figures"), self.settings)
-            return True
         finally:
             links.drop(fds)
 
-    def ended(self, said: dict[str, Any]) -> None:
-        """Why the child ended, if it reported nothing."""
-        code = said.get("exit")
+    def ended(self, code: int | None) -> None:
+        """Why its process ended, if it reported nothing: by its exit code, negative for a signal."""
         if code == -signal.SIGKILL and oom_kills() > self.oom:
             self.stop("memory", f"killed: it used more than {self.settings['memory_mb']} MiB")
         elif code == -signal.SIGXCPU:
             self.stop("cpu", self.cpu_words())
-        elif isinstance(code, int) and -64 < code < 0:
+        elif code is not None and code < 0:
             self.stop("crashed", f"its process was killed by {signal_name(-code)}")
-        elif code == "no fork":
-            self.stop("processes", "it could not be started: the session's processes are at their limit")
         else:
-            self.stop("crashed", f"its process ended with exit code {code if isinstance(code, int) else 'unknown'}")
+            self.stop("crashed", f"its process ended with exit code {'unknown' if code is None else code}")
 
     def cpu_words(self) -> str:
         return f"stopped: it used more CPU time than {self.cpu_s:g} s"
-
-    def used(self) -> float:
-        """CPU time so far, in seconds, as far as its process is known."""
-        return cpu_s(self.pid) if self.pid else 0.0
 
     def result(self) -> dict[str, Any]:
         (out, out_dropped), (err, err_dropped) = self.out.text(), self.err.text()
         printed = {"stdout": out, "stderr": err, "dropped": out_dropped + err_dropped, "figures": self.figures}
         return {"id": self.id, "duration_s": round(time.monotonic() - self.began, 6), **printed, **(self.report or {})}
-
-    def close(self, keep_link: bool) -> None:
-        links.drop(list(self.pipes))
-        if not keep_link:
-            self.link.close()
 
 
 def signal_name(number: int) -> str:

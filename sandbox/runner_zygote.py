@@ -37,6 +37,8 @@ def serve(link: socket.socket, settings: dict[str, Any]) -> NoReturn:
         if not data:
             os._exit(0)
         if os.fork() == 0:
+            if os.fork():
+                os._exit(0)  # the session process is to be the wire process's child, who then learns how it ends
             link.close()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             runner_session.start(socket.socket(fileno=fds[0]), settings, json.loads(data))
