@@ -22,25 +22,26 @@ MESSAGE_CHARS = 1000
 def run(code: str, number: int, namespace: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     """Run `code` in `namespace`. Returns outcome, value, error, traceback and figures; never raises."""
     keep_chars = settings["output_chars"]
-    outcome, caught = "error", BaseException()
+    outcome, caught, pictures = "error", BaseException(), None
     try:
-        value = execute(code, f"<cell {number}>", namespace)
-        shown = None if value is None else clip(plain(value), keep_chars)
-        result: dict[str, Any] = {"outcome": "ok", "value": shown, "mapped": "mmap" in sys.modules}
-        if (pictures := runner_figures.collect(settings)) is not None:
-            result["pictures"], result["figures"] = pictures
-        return result
-    except MemoryError as error:
-        outcome, caught = "memory", error.with_traceback(None)  # its frames hold what filled the memory
+        try:
+            value = execute(code, f"<cell {number}>", namespace)
+        finally:
+            pictures = runner_figures.collect(settings)
+        result: dict[str, Any] = {"outcome": "ok", "value": None if value is None else clip(plain(value), keep_chars)}
     except BaseException as error:
         caught = error
-    try:
-        outcome = limit_met(caught) or outcome
-        message, trace = describe(caught)
-    except BaseException:  # an exception whose own methods raise
-        message, trace = type(caught).__name__, ""
-    mapped = "mmap" in sys.modules
-    return {"outcome": outcome, "error": clip(message, MESSAGE_CHARS), "traceback": clip(trace, keep_chars), "mapped": mapped}
+        if isinstance(error, MemoryError):
+            outcome, caught = "memory", error.with_traceback(None)  # its frames hold what filled the memory
+        try:
+            outcome = limit_met(caught) or outcome
+            message, trace = describe(caught)
+        except BaseException:  # an exception whose own methods raise
+            message, trace = type(caught).__name__, ""
+        result = {"outcome": outcome, "error": clip(message, MESSAGE_CHARS), "traceback": clip(trace, keep_chars)}
+    if pictures is not None:
+        result["pictures"], result["figures"] = pictures
+    return result | {"mapped": "mmap" in sys.modules}
 
 
 LIMITS_MET = {errno.EMFILE: "open_files", errno.ENOSPC: "disk", errno.EDQUOT: "disk", errno.EFBIG: "file_size"}

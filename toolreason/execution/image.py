@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -88,8 +89,9 @@ def build_with(client: Any, progress: Progress) -> str:
     base = choose_base(client, progress)
     with tempfile.TemporaryDirectory(prefix="toolreason-image-") as folder:
         packages = Path(folder) / "site-packages"
-        progress("fetching the sandbox's packages (about 35 MB)")
+        progress("fetching the sandbox's packages (about 60 MB)")
         install_packages(packages, machine)
+        strip(packages)
         progress("building the image")
         with tempfile.TemporaryFile() as file:
             write_context(file, packages)
@@ -149,6 +151,12 @@ def install_packages(target: Path, machine: str) -> None:
             "Give pip an index or wheels (`pip config set global.index-url ...`, PIP_FIND_LINKS); if pip is missing, "
             "`python -m ensurepip`."
         )
+
+
+def strip(packages: Path) -> None:
+    """Remove what no cell imports: the packages' own tests, and matplotlib's sample data."""
+    for folder in (*packages.rglob("tests"), packages / "matplotlib/mpl-data/sample_data"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_context(file: Any, packages: Path) -> None:
