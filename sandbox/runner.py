@@ -48,14 +48,16 @@ class Runner:
         self.watch(wire.read_fd, self.hear)
 
     def loop(self) -> NoReturn:
-        while True:
+        for turn in itertools.count():
             for key, _ in self.selector.select(self.patience()):
                 if self.selector.get_map().get(key.fd) is key:  # else an earlier callback of this turn has let it go
                     key.data()
             now = time.monotonic()
             for session in [session for session in self.active if session.wake <= now]:
                 session.guarded(session.tick)
-            self.processes.reap()
+            if turn % 16 == 0:
+                self.processes.reap()
+        raise AssertionError("an endless loop")
 
     def patience(self) -> float | None:
         """How long nothing needs to be done."""

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import runner_links as links
 from runner_folder import Folder, Refused, TooMuch
 from runner_guard import Guard
-from runner_processes import cpu_s, living, memory_share, resident_mb, scan
+from runner_processes import cpu_s, living, memory_share, resident_mb
 from runner_versions import Keeper, Version
 from runner_watch import CellRun
 
@@ -243,7 +243,7 @@ class Session:
         if cell.report is not None and cell.report["outcome"] in ("ok", "error") and cell.pid == point.pid:
             cell.report = None  # it reported, and died
         self.cpu_s += max(0.0, used - cell.started_s)
-        cell.ended(code)
+        cell.ended(code, self.processes.oom_struck())
         self.decided()
 
     def protected(self) -> set[int]:
@@ -257,12 +257,8 @@ class Session:
     def know_past(self) -> None:
         """Learn the process id of the running cell's past: the first child that was forked for it."""
         if self.cell is not None and len(self.chain) > 1 and self.chain[-2].pid == 0:
-            children = self.processes.children(self.tip.pid, None if self.processes.lists_children else scan())
-            for pid in children:
-                if pid not in self.processes.known and pid not in self.processes.dying and living(pid):
-                    self.chain[-2].pid = pid
-                    self.processes.known.add(pid)
-                    return
+            pid = self.chain[-2].pid = self.processes.first_child(self.tip.pid)
+            self.processes.known |= {pid} - {0}
 
     # what follows
 
@@ -329,9 +325,9 @@ class Session:
     def strays(self) -> set[int]:
         """What runs below the chain and is no part of it; a process that took over while it shed its threads is one by now."""
         self.know_past()
-        ours = {point.pid for point in self.chain} - {0}
+        roots = {self.tip.pid} if self.chain else set()
         takes_over = {self.cell.pid} if self.then == self.commit and self.cell is not None else set()
-        return self.processes.strays(self.uid, ours | takes_over, self.processes.known - ours, ours | takes_over)
+        return self.processes.strays(self.uid, roots | takes_over, takes_over)
 
     def ours(self) -> set[int]:
         """All that runs for this session and may go on."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 # cgroup v2, then v1, each as a container sees its own
@@ -24,40 +24,42 @@ class Processes:
         self.me, self.own_ids = os.getpid(), own_ids
         self.known: set[int] = set()
         self.exits: dict[int, tuple[int, float]] = {}
+        self.oom_seen = oom_kills()
         self.dying: set[int] = set()  # former ones that have been killed
         self.lists_children = os.path.exists(f"/proc/self/task/{self.me}/children")
 
-    def strays(self, uid: int, roots: Iterable[int], others: set[int], keep: set[int]) -> set[int]:
-        """Living processes below `roots` and orphans of the user, without those to keep and those of `others` (sessions)."""
+    def strays(self, uid: int, roots: Iterable[int], keep: set[int]) -> set[int]:
+        """Living processes below `roots`, and orphans of the user: all but the known, the dying, and those to keep."""
+        children = self.children if self.lists_children else by_scan()
+        waiting = [pid for root in roots for pid in children(root)]
+        waiting += [pid for pid in children(self.me) if pid not in self.known and pid not in self.dying and self.owner(pid) == uid]
         found: set[int] = set()
-        parents = None if self.lists_children else scan()
-        waiting = [pid for root in roots for pid in self.children(root, parents)]
-        orphans = [pid for pid in self.children(self.me, parents) if pid not in self.known and pid not in self.dying]
-        waiting += [pid for pid in orphans if self.owner(pid) == uid]
         while waiting:
             pid = waiting.pop()
-            if pid not in found and pid not in others:
+            if pid not in found and pid not in self.known and pid not in self.dying and pid not in keep:
                 found.add(pid)
-                waiting += self.children(pid, parents)
-        return {pid for pid in found - keep - self.dying if living(pid)}
+                waiting += children(pid)
+        return {pid for pid in found if living(pid)}
 
-    def children(self, pid: int, parents: dict[int, int] | None) -> list[int]:
-        if parents is not None:
-            return [child for child, parent in parents.items() if parent == pid]
+    def first_child(self, pid: int) -> int:
+        """The first living child that is not known; 0 if there is none."""
+        children = self.children if self.lists_children else by_scan()
+        news = (child for child in children(pid) if child not in self.known and child not in self.dying and living(child))
+        return next(news, 0)
+
+    def children(self, pid: int) -> list[int]:
+        """In the order of their birth, as far as one thread has forked them."""
         children: list[int] = []
-        with suppress(OSError):
-            for thread in os.listdir(f"/proc/{pid}/task"):
-                with suppress(OSError), open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
-                    children += map(int, file.read().split())
+        for thread in threads(pid):
+            with suppress(OSError):
+                children += map(int, read(f"/proc/{pid}/task/{thread}/children").split())
         return children
 
     def owner(self, pid: int) -> int:
         if not self.own_ids:
             return os.getuid()
-        with suppress(OSError), open(f"/proc/{pid}/status", "rb") as file:
-            for line in file:
-                if line.startswith(b"Uid:"):
-                    return int(line.split()[1])
+        with suppress(OSError):
+            return int(read(f"/proc/{pid}/status").partition(b"Uid:")[2].split()[0])
         return -1
 
     def kill(self, pids: set[int], uid: int) -> bool:
@@ -98,22 +100,24 @@ class Processes:
             return
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
-            parents = scan()
+            children, waiting = by_scan(), [self.me]
             found: set[int] = set()
-            waiting = [self.me]
             while waiting:
-                pid = waiting.pop()
-                new = {child for child, parent in parents.items() if parent == pid} - found
+                new = set(children(waiting.pop())) - found
                 found |= new
                 waiting += new
             victims = {pid for pid in found if living(pid)}
             if not victims:
                 return
-            self.resume(set())
             for pid in victims:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             self.reap()
+
+    def oom_struck(self) -> bool:
+        """Whether the kernel has killed for want of memory since this was last asked."""
+        before, self.oom_seen = self.oom_seen, oom_kills()
+        return self.oom_seen > before
 
     def reap(self) -> None:
         """Collect the dead, so that their process ids are free again. Of known ones `exits` keeps code and CPU time."""
@@ -122,24 +126,45 @@ class Processes:
                 pid, status, usage = found
                 if pid in self.known:
                     self.exits[pid] = (os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime)
-        if self.dying:
+        if len(self.dying) > 32:
             self.dying = {pid for pid in self.dying if living(pid)}
 
 
-def scan() -> dict[int, int]:
-    """The parent of each process."""
+def by_scan() -> Callable[[int], list[int]]:
+    """The children of a process, from a look at all processes."""
     parents = {}
     for name in os.listdir("/proc"):
         if name.isdigit():
-            with suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
-                parents[int(name)] = int(file.read().rsplit(b")", 1)[1].split()[1])
-    return parents
+            with suppress(OSError):
+                parents[int(name)] = int(read(f"/proc/{name}/stat").rsplit(b")", 1)[1].split()[1])
+    return lambda pid: sorted(child for child, parent in parents.items() if parent == pid)
+
+
+def threads(pid: int) -> list[str]:
+    """A process's threads. Most have one, and the folder's number of links says so at less cost than a list."""
+    try:
+        return os.listdir(f"/proc/{pid}/task") if os.stat(f"/proc/{pid}/task").st_nlink != 3 else [str(pid)]
+    except OSError:
+        return []
 
 
 def living(pid: int) -> bool:
-    with suppress(OSError), open(f"/proc/{pid}/stat", "rb") as file:
-        return file.read().rsplit(b")", 1)[1].split()[0] not in b"ZX"
+    with suppress(OSError):
+        return read(f"/proc/{pid}/stat").rsplit(b")", 1)[1].split()[0] not in b"ZX"
     return False
+
+
+def read(path: str) -> bytes:
+    """A file of the kernel, without the layers that Python puts on one."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        text = piece = os.read(fd, 1 << 14)
+        while len(piece) == 1 << 14:
+            piece = os.read(fd, 1 << 14)
+            text += piece
+        return text
+    finally:
+        os.close(fd)
 
 
 def cpu_s(pid: int) -> float:
@@ -153,8 +178,8 @@ def resident_mb(pids: Iterable[int]) -> float:
     """The memory of these processes that is no file's."""
     pages = 0
     for pid in pids:
-        with suppress(OSError, IndexError), open(f"/proc/{pid}/statm", "rb") as file:
-            fields = file.read().split()
+        with suppress(OSError, IndexError):
+            fields = read(f"/proc/{pid}/statm").split()
             pages += int(fields[1]) - int(fields[2])
     return pages * PAGE / (1 << 20)
 
@@ -164,8 +189,8 @@ def memory_share() -> float:
     if os.getpid() != 1:
         return 0.0
     for used, most in USED:
-        with suppress(OSError, ValueError), open(used) as file, open(most) as limit:
-            return int(file.read()) / int(limit.read())
+        with suppress(OSError, ValueError):
+            return int(read(used)) / int(read(most))
     return 0.0
 
 
@@ -174,6 +199,6 @@ def oom_kills() -> int:
     if os.getpid() != 1:
         return 0  # the counter of the whole machine says nothing of ours
     for path in OOM_COUNTERS:
-        with suppress(OSError), open(path) as file:
-            return next((int(line.split()[1]) for line in file if line.startswith("oom_kill ")), 0)
+        with suppress(OSError):
+            return int(read(path).partition(b"oom_kill ")[2].split()[0])
     return 0

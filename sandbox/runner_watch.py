@@ -14,7 +14,7 @@ from typing import Any
 import runner_links as links
 from runner_cell import clip
 from runner_output import Kept
-from runner_processes import cpu_s, oom_kills
+from runner_processes import cpu_s
 
 INLINE = 1 << 13  # characters; code up to this length goes with the message, longer code in a memory file
 STOPPED = ("memory", "processes", "open_files", "file_size", "disk")  # a child may say that it met one of these limits
@@ -35,7 +35,6 @@ class CellRun:
         self.report: dict[str, Any] | None = None
         self.figures: list[str] = []
         self.mapped = False
-        self.oom = oom_kills()
         self.out, self.err = Kept(settings["output_chars"]), Kept(settings["output_chars"])
         self.delivered = True
 
@@ -83,9 +82,9 @@ class CellRun:
         finally:
             links.drop(fds)
 
-    def ended(self, code: int | None) -> None:
+    def ended(self, code: int | None, oom: bool) -> None:
         """Why its process ended, if it reported nothing: by its exit code, negative for a signal."""
-        if code == -signal.SIGKILL and oom_kills() > self.oom:
+        if code == -signal.SIGKILL and oom:
             self.stop("memory", f"killed: it used more than {self.settings['memory_mb']} MiB")
         elif code == -signal.SIGXCPU:
             self.stop("cpu", self.cpu_words())

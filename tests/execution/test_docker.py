@@ -116,6 +116,7 @@ async def test_a_container_is_locked_down(engine: Any) -> None:
     assert set(host["CapAdd"]) == {"CHOWN", "KILL", "SETGID", "SETUID"}  # of process 1: cells have none
     assert host["SecurityOpt"] == ["no-new-privileges"]
     assert 32 <= host["PidsLimit"] < 100
+    assert host["CpuQuota"] == host["CpuPeriod"]
     assert 0 < host["Memory"] == host["MemorySwap"] <= 272 << 20
     assert set(host["Tmpfs"]) == {"/work", "/tmp", "/keep", "/fork/1", "/fork/2", "/fork/3", "/fork/4"}
     assert all("noexec,nosuid,nodev,mode=0700,size=" in options for options in host["Tmpfs"].values())

@@ -18,6 +18,7 @@ RUNNER_MB = 128  # what the runner and its imports take, on top of the sessions'
 FRESH_MB, BUSY = 16, 4  # what a shared container has for each session, and how many of them may use all of theirs at a time
 CAPABILITIES = ["CHOWN", "KILL", "SETGID", "SETUID"]  # of process 1 alone: cells have none
 MOST_PROCESSES = 8192
+PERIOD_US = 20_000  # of CPU shares: a cell's burst that meets its share's end waits for the next period, so it is a short one
 MOUNT = "rw,noexec,nosuid,nodev,mode=0700"
 
 
@@ -79,7 +80,8 @@ class Plan:
             pids_limit=min(MOST_PROCESSES, 8 + self.processes() * (self.slots if shared else 1)),
             mem_limit=self.memory(),
             memswap_limit=self.memory(),
-            nano_cpus=None if shared else int(min(limits.cpus, self.cores) * 1e9),
+            cpu_period=None if shared else PERIOD_US,
+            cpu_quota=None if shared else max(1000, int(min(limits.cpus, self.cores) * PERIOD_US)),
             ulimits=[{"Name": "nofile", "Soft": 16384, "Hard": 16384}],
             tmpfs=mounts | {"/keep": f"{MOUNT},size={limits.disk_mb * (self.slots + limits.undo_depth)}m"},
             log_config={"type": "none"},
