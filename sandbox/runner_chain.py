@@ -62,7 +62,7 @@ class Session:
         self.then: Callable[[], None] | None = None
         self.unheard: Callable[[], None] | None = None  # what comes if a process that was called never answers
         self.wake = self.since = float("inf")
-        self.stopped = False
+        self.stopped = self.killed = False  # whether strays were, and are to be followed up
         self.dying: set[int] = set()  # killed, and waited for
         self.guard: Guard | None = None
         self.cells = 0
@@ -267,6 +267,11 @@ class Session:
         cell = self.cell
         if cell is None or cell.report is None or self.then is not None or self.unheard is not None:
             return
+        if not cell.forked:
+            self.discard(self.chain.pop(-2))
+            self.cell = None
+            self.reply(cell.result())
+            return
         self.know_past()
         if cell.keep and cell.report["outcome"] in ("ok", "error"):
             self.settle(self.commit)
@@ -313,9 +318,13 @@ class Session:
             if now > self.since + PATIENCE_S:
                 raise RuntimeError(f"processes that do not die: {sorted(victims)}")
             self.stopped |= self.processes.kill(victims, self.uid)
+            self.killed = True
             self.stir(now + SETTLE_S)
             return
         self.dying.clear()
+        if self.killed:  # until they are collected the dead count as processes
+            self.killed = False
+            self.processes.reap()
         if self.stopped:
             self.stopped = False
             self.processes.resume({pid for session in (self, *self.runner.siblings(self)) for pid in session.ours()})

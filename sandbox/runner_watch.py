@@ -36,7 +36,7 @@ class CellRun:
         self.figures: list[str] = []
         self.mapped = False
         self.out, self.err = Kept(settings["output_chars"]), Kept(settings["output_chars"])
-        self.delivered = True
+        self.delivered = self.forked = True  # whether the session process took the order, and could leave a past behind
 
     def send(self, session_link: socket.socket, number: int, past: int, pipes: list[int]) -> None:
         """Order it of the session process, which gives the link `past` to the copy of itself that it leaves behind."""
@@ -68,6 +68,7 @@ class CellRun:
         try:
             if said.get("outcome") == "no fork":
                 self.stop("processes", "not run: the session's processes are at their limit")
+                self.forked = False
                 return
             texts = {name: said.get(name) for name in ("value", "error", "traceback")}
             if said.get("outcome") not in OUTCOMES or not all(text is None or isinstance(text, str) for text in texts.values()):
