@@ -127,8 +127,8 @@ class Runner:
     def start_process(self, session: Session) -> socket.socket:
         """Have the zygote fork a session process; our end of its link. It says `ready` there."""
         link, theirs = links.pair()
-        order = {"uid": session.uid, "folder": session.folders[0].path, "scratch": session.scratch}
-        socket.send_fds(self.zygote, [json.dumps(order).encode()], [theirs.fileno()])
+        order = links.pack([str(session.uid)], [session.folders[0].path, session.scratch])
+        socket.send_fds(self.zygote, [order], [theirs.fileno()])
         theirs.close()
         return link
 

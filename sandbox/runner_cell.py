@@ -12,6 +12,7 @@ import linecache
 import sys
 import threading
 import traceback
+from os import stat
 from typing import Any
 
 import runner_figures
@@ -19,7 +20,7 @@ import runner_figures
 MESSAGE_CHARS = 1000
 
 
-def run(code: str, number: int, namespace: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+def run(code: str, number: str, namespace: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
     """Run `code` in `namespace`. Returns outcome, value, error, traceback and figures; never raises."""
     keep_chars = settings["output_chars"]
     outcome, caught, pictures = "error", BaseException(), None
@@ -40,8 +41,8 @@ def run(code: str, number: int, namespace: dict[str, Any], settings: dict[str, A
             message, trace = type(caught).__name__, ""
         result = {"outcome": outcome, "error": clip(message, MESSAGE_CHARS), "traceback": clip(trace, keep_chars)}
     if pictures is not None:
-        result["pictures"], result["figures"] = pictures
-    return result | {"mapped": "mmap" in sys.modules}
+        result["pictures"] = pictures
+    return result
 
 
 LIMITS_MET = {errno.EMFILE: "open_files", errno.ENOSPC: "disk", errno.EDQUOT: "disk", errno.EFBIG: "file_size"}
@@ -71,10 +72,15 @@ def execute(code: str, filename: str, namespace: dict[str, Any]) -> str | None:
     if isinstance(last, ast.Expr):
         value = eval(compile(ast.Expression(last.value), filename, "eval", dont_inherit=True), namespace)
     text = None if value is None else repr(value)
-    for thread in threading.enumerate():  # as a script would at its end
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join()
+    if many_threads():
+        for thread in threading.enumerate():  # as a script would at its end
+            if thread is not threading.current_thread() and not thread.daemon:
+                thread.join()
     return text
+
+
+def many_threads() -> bool:
+    return stat("/proc/self/task").st_nlink != 3
 
 
 def describe(error: BaseException) -> tuple[str, str]:

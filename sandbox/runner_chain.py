@@ -7,7 +7,6 @@ as cells may be taken back. A cell that does not stay has its process killed and
 from __future__ import annotations
 
 import base64
-import json
 import os
 import signal
 import socket
@@ -126,9 +125,9 @@ class Session:
         other.guard = self.guard
         link, theirs = links.pair()
         point = Point(link, [other.keepers[0].restore(self.tip.versions[0])])
-        order = {"op": "fork", "folder": other.folders[0].path}
+        order = links.pack(["fork"], [other.folders[0].path])
         try:
-            socket.send_fds(self.tip.link, [json.dumps(order).encode()], [theirs.fileno()])
+            socket.send_fds(self.tip.link, [order], [theirs.fileno()])
         finally:
             theirs.close()
         other.chain = [point]

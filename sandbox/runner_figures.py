@@ -9,8 +9,8 @@ import warnings
 from typing import Any
 
 
-def collect(settings: dict[str, Any]) -> tuple[int, list[int]] | None:
-    """A memory file with the figures one after the other, and their sizes; None when there are none. Closes them.
+def collect(settings: dict[str, Any]) -> tuple[list[int], list[int]] | None:
+    """The descriptor of a memory file with the figures one after the other, and their sizes; None when there are none. Closes them.
 
     What does not fit is said on standard error. Raises what drawing raises.
     """
@@ -33,7 +33,7 @@ def collect(settings: dict[str, Any]) -> tuple[int, list[int]] | None:
         pyplot.close("all")
     if len(sizes) < len(numbers):
         print(f"[{len(numbers) - len(sizes)} of {len(numbers)} figures are too many or too large]", file=sys.stderr)
-    return fd, sizes
+    return [fd], sizes
 
 
 def quiet() -> None:

@@ -22,7 +22,7 @@ EPERM, EACCES, ENOSYS = 1, 13, 38
 SECCOMP_SET_MODE_FILTER, NEW_LISTENER = 1, 8
 RECEIVE, SEND, CONTINUE = 0xC0502100, 0xC0182101, 1
 LOAD, JUMP_EQUAL, JUMP_AT_LEAST, RETURN = 0x20, 0x15, 0x35, 0x06
-SECCOMP = {"x86_64": 317, "aarch64": 277}
+NUMBER = {"x86_64": 317, "aarch64": 277}.get(platform.machine(), -1)
 
 # system calls by number: x86_64, aarch64
 FORBIDDEN = {
@@ -66,17 +66,22 @@ def program(shared: bool, notify: bool) -> bytes:
     return b"".join(struct.pack("HBBI", *line) for line in code)
 
 
-def confine(shared: bool, needed: bool) -> int | None:
+def filters(shared: bool) -> tuple[bytes, bytes]:
+    """The filter that asks about signals, and the one for kernels that can't ask. Empty on machines whose numbers are not known."""
+    if platform.machine() not in ARCHITECTURES:
+        return b"", b""
+    return program(shared, notify=True), program(shared, notify=False)
+
+
+def confine(choice: tuple[bytes, bytes], needed: bool) -> int | None:
     """Put this process and all its children under the filter, for good. The descriptor on which the kernel asks about signals, or
     None where it can't. Raises OSError where there are no filters and they are needed.
     """
-    if platform.machine() not in ARCHITECTURES and not needed:
-        return None
+    asking, silent = choice
     prctl(PR_SET_NO_NEW_PRIVS, 1)
-    fd = install(program(shared, notify=True), NEW_LISTENER)
-    if fd >= 0:
+    if asking and (fd := install(asking, NEW_LISTENER)) >= 0:
         return fd
-    if install(program(shared, notify=False), 0) < 0 and needed:
+    if (not silent or install(silent, 0) < 0) and needed:
         raise OSError(ctypes.get_errno(), "this kernel or runtime has no filter of system calls")
     return None
 
@@ -84,7 +89,7 @@ def confine(shared: bool, needed: bool) -> int | None:
 def install(code: bytes, flags: int) -> int:
     buffer = ctypes.create_string_buffer(code, len(code))
     header = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(code) // 8, ctypes.addressof(buffer)))
-    return int(libc.syscall(SECCOMP[platform.machine()], SECCOMP_SET_MODE_FILTER, flags, header))
+    return int(libc.syscall(NUMBER, SECCOMP_SET_MODE_FILTER, flags, header))
 
 
 class Guard:

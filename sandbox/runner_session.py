@@ -9,24 +9,25 @@ Nothing here is trusted by the wire process once the first cell has run.
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # `signal` has enums, which touch much memory: copied after each fork
 import array
-import json
 import os
+import random
 import resource
-import signal
 import socket
 import sys
 import types
 from contextlib import suppress
-from os import _exit, close, fork, getpid, waitpid  # a cell may replace those of `os`
+from os import _exit, close, dup2, fork, getpid, setpgid, waitpid, write  # a cell may replace those of `os`
+from os import open as os_open
 from random import getstate, setstate
 from time import process_time
 from typing import Any, NoReturn
 
 import runner_cell
-import runner_figures
 import runner_guard
-from runner_system import PR_SET_DUMPABLE, after_fork, peek, prctl, raw_fork
+import runner_links as links
+from runner_system import PR_SET_DUMPABLE, peek, prctl, raw_fork
 
 INT_DIGITS = 100_000  # printing 2000! is fair; 10**10**7 would take hours
 FONTS = "/opt/toolreason/matplotlib"  # matplotlib's list of fonts, made with the image
@@ -34,22 +35,22 @@ FONTS = "/opt/toolreason/matplotlib"  # matplotlib's list of fonts, made with th
 _cell_pid = 0  # the process that runs the cells, so that one which a cell forks knows that it is another
 
 
-def start(link: socket.socket, settings: dict[str, Any], order: dict[str, Any]) -> NoReturn:
+def start(link: socket.socket, settings: dict[str, Any], uid: int, folder: str, scratch: str | None) -> NoReturn:
     """Become a session process, in a fresh fork of the zygote, and serve cells until the link closes."""
     quarantine(link.fileno())
     if settings["own_ids"]:
         os.nice(10)  # the wire process gets its turn among many cell processes
-        become(order["uid"])
+        become(uid)
     limit(settings)
     sys.set_int_max_str_digits(INT_DIGITS)
     sys.argv, sys.path[0] = [""], ""
-    settle(order["folder"], order["scratch"])
+    settle(folder, scratch)
+    random.seed()  # else all sessions of one zygote would draw the same numbers
     if "numpy" in sys.modules:
-        sys.modules["numpy"].random.seed()  # else all sessions of one zygote would draw the same numbers
-    runner_figures.quiet()
+        sys.modules["numpy"].random.seed(int.from_bytes(os.urandom(4)))
     module = types.ModuleType("__main__")
     sys.modules["__main__"] = module
-    listener = runner_guard.confine(settings["shared"], needed=settings["own_ids"])
+    listener = runner_guard.confine(settings["filters"], needed=settings["own_ids"])
     send(link, b"ready", [] if listener is None else [listener])
     if listener is not None:
         close(listener)
@@ -66,14 +67,13 @@ def become(uid: int) -> None:
 def settle(folder: str, scratch: str | None) -> None:
     """Make the work folder the current one, and tell programs where they may write."""
     os.chdir(folder)
-    os.environ.update(HOME=folder, TMPDIR=scratch or folder, USER="sandbox", LOGNAME="sandbox")
     fonts = f"{scratch or folder}/.matplotlib"
-    with suppress(OSError):
-        names = os.listdir(FONTS)
-        os.makedirs(fonts, exist_ok=True)
-        for name in names:
+    for name, value in (("HOME", folder), ("TMPDIR", scratch or folder), ("MPLCONFIGDIR", fonts)):
+        os.environ[name] = value
+    if os.path.isdir(FONTS) and not os.path.isdir(fonts):
+        os.mkdir(fonts)
+        for name in os.listdir(FONTS):
             os.symlink(f"{FONTS}/{name}", f"{fonts}/{name}")
-    os.environ["MPLCONFIGDIR"] = fonts
 
 
 def serve(link: socket.socket, namespace: dict[str, Any], settings: dict[str, Any]) -> NoReturn:
@@ -84,9 +84,9 @@ def serve(link: socket.socket, namespace: dict[str, Any], settings: dict[str, An
         _cell_pid = getpid()
         out_of_memory_first(0)
         prctl(PR_SET_DUMPABLE, 0)  # no cell of this session, though it has the same user id, may look into it or trace it
-        order, fds = receive(link)
-        if order["op"] == "fork":
-            link = branch(link, fds, order["folder"])
+        (op, *words), (text,), fds = receive(link)
+        if op == "fork":
+            link = branch(link, fds, text)
             continue
         pasts = [pid for pid in pasts if not ended(pid)]
         past = raw_fork()
@@ -95,13 +95,14 @@ def serve(link: socket.socket, namespace: dict[str, Any], settings: dict[str, An
             continue
         if past < 0:
             _close(fds)
-            link.send(b'{"outcome": "no fork"}')
+            link.send(links.pack(["no-fork"], []))
             continue
         pasts.append(past)
         with suppress(OSError):
-            os.setpgid(past, past)  # a cell that signals its own process group does not mean the past
-        code = enter(fds, order)
-        report(link, runner_cell.run(code, order["number"], namespace, settings))
+            setpgid(past, past)  # a cell that signals its own process group does not mean the past
+        number, cpu_s = words
+        code = enter(fds, text, int(cpu_s))
+        report(link, runner_cell.run(code, number, namespace, settings))
 
 
 def sleep(link: socket.socket, fds: list[int]) -> socket.socket:
@@ -109,9 +110,6 @@ def sleep(link: socket.socket, fds: list[int]) -> socket.socket:
     own, *rest = fds
     if peek(own) <= 0:
         _exit(0)
-    randomness = getstate()  # which reseeds itself after a fork; a cell's seed must hold
-    after_fork()
-    setstate(randomness)
     _close(rest)
     link.close()
     link = socket.socket(fileno=own)
@@ -122,18 +120,13 @@ def sleep(link: socket.socket, fds: list[int]) -> socket.socket:
 
 def branch(link: socket.socket, fds: list[int], folder: str) -> socket.socket:
     """Fork a second session, which is nobody's child. Returns the link to serve: in the new session, its own."""
-    randomness = getstate()
-    try:
-        child = fork()
-        if child == 0 and fork():
-            _exit(0)
-    except OSError:
-        child = -1
+    child = raw_fork()
+    if child == 0 and raw_fork():
+        _exit(0)
     if child:
         ended(child, 0)
         _close(fds)
         return link
-    setstate(randomness)
     link.close()
     os.setsid()
     settle(folder, None)
@@ -150,20 +143,21 @@ def ended(child: int, options: int = os.WNOHANG) -> bool:
         return True
 
 
-def enter(fds: list[int], order: dict[str, Any]) -> str:
+def enter(fds: list[int], text: str, cpu_s: int) -> str:
     """Make this process the place where the cell runs: its streams, its limits. Returns the code."""
     prctl(PR_SET_DUMPABLE, 1)  # its own /proc files are its own again
     out_of_memory_first(1000)
     _, out, err, *source = fds
-    null = os.open(os.devnull, os.O_RDWR)
+    null = os_open(os.devnull, os.O_RDWR)
     for new, old in ((null, 0), (out, 1), (err, 2)):
-        os.dup2(new, old)
-    code = read(source[0]).decode("utf-8", "surrogatepass") if source else str(order["code"])
+        dup2(new, old)
+    if source:
+        text = read(source[0]).decode("utf-8", "surrogatepass")
     _close([null, *fds])
-    resource.setrlimit(resource.RLIMIT_CPU, (int(process_time()) + order["cpu_s"], resource.RLIM_INFINITY))
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    resource.setrlimit(resource.RLIMIT_CPU, (int(process_time()) + cpu_s, resource.RLIM_INFINITY))
+    _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     runner_cell.streams()
-    return code
+    return text
 
 
 def report(link: socket.socket, result: dict[str, Any]) -> None:
@@ -173,16 +167,17 @@ def report(link: socket.socket, result: dict[str, Any]) -> None:
             stream.flush()
     if getpid() != _cell_pid:
         _exit(0)
-    for timer in (signal.ITIMER_REAL, signal.ITIMER_VIRTUAL, signal.ITIMER_PROF):  # an alarm would kill the idle session
-        signal.setitimer(timer, 0)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for timer in (_signal.ITIMER_REAL, _signal.ITIMER_VIRTUAL, _signal.ITIMER_PROF):  # an alarm would kill the idle session
+        _signal.setitimer(timer, 0)
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
     shed_threads()
-    pictures = result.pop("pictures", None)
-    fds = [] if pictures is None else [pictures]
+    fds, sizes = result.get("pictures", ([], []))
+    words = [result["outcome"], "mapped" if "mmap" in sys.modules else "plain", *map(str, sizes)]
+    texts = [result.get(name) for name in ("value", "error", "traceback")]
     try:
-        send(link, json.dumps(result).encode(), fds)
+        send(link, links.pack(words, texts), fds)
     except OSError:  # longer than a packet
-        send(link, json.dumps({"outcome": result["outcome"], "error": result.get("error")}).encode(), [])
+        send(link, links.pack(words[:2], [None, texts[1], None]), [])
     _close(fds)
 
 
@@ -190,11 +185,11 @@ def shed_threads() -> None:
     """Leave daemon threads behind: in the idle session they would go on working, and use up its CPU time. A fork has none of
     them, and becomes the session in this process's place, which waits here to be killed.
     """
-    if len(os.listdir("/proc/self/task")) > 1:
+    if runner_cell.many_threads():
         randomness = getstate()
         if fork():
             while True:
-                signal.pause()
+                _signal.pause()
         os.setsid()
         setstate(randomness)
 
@@ -204,13 +199,13 @@ def send(link: socket.socket, data: bytes, fds: list[int]) -> None:
     link.sendmsg([data], rights)
 
 
-def receive(link: socket.socket) -> tuple[dict[str, Any], list[int]]:
+def receive(link: socket.socket) -> tuple[list[str], list[Any], list[int]]:
     data, fds, _, _ = socket.recv_fds(link, 1 << 17, 4)
     if not data:
         _exit(0)
     for fd in fds:
         os.set_inheritable(fd, False)
-    return json.loads(data), fds
+    return *links.unpack(data), fds
 
 
 def limit(settings: dict[str, Any]) -> None:
@@ -235,9 +230,9 @@ def limit(settings: dict[str, Any]) -> None:
 
 def quarantine(link: int) -> None:
     """Keep nothing of the wire process but the link."""
-    null = os.open(os.devnull, os.O_RDWR)
+    null = os_open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
-        os.dup2(null, fd)
+        dup2(null, fd)
     os.closerange(3, link)
     os.closerange(link + 1, 1024)
     os.setsid()
@@ -251,8 +246,12 @@ def read(fd: int) -> bytes:
 
 def out_of_memory_first(score: int) -> None:
     """Whom the kernel kills first when the container is full: a running cell, so that the session survives it."""
-    with suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write(str(score))
+    with suppress(OSError):
+        fd = os_open("/proc/self/oom_score_adj", os.O_WRONLY)
+        try:
+            write(fd, b"%d" % score)
+        finally:
+            close(fd)
 
 
 def _close(fds: list[int]) -> None:

@@ -13,10 +13,9 @@ _prctl = libc.prctl
 _recv = _python.recv
 _byte = ctypes.create_string_buffer(1)
 
-# `os.fork` has the child run a dozen handlers at once, which touch (and so copy) many pages of memory. A past needs them only if it
-# is ever woken.
+# `os.fork` has the child run a dozen handlers, which touch (and so copy) some hundred pages of memory and reseed `random`. They put
+# threads and locks in order; where there is one thread and nobody holds a lock they are not needed.
 raw_fork = _python.fork
-after_fork = _python.PyOS_AfterFork_Child
 
 
 def peek(fd: int) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 import signal
 import socket
@@ -40,13 +39,11 @@ class CellRun:
 
     def send(self, session_link: socket.socket, number: int, past: int, pipes: list[int]) -> None:
         """Order it of the session process, which gives the link `past` to the copy of itself that it leaves behind."""
-        order = {"op": "run", "number": number, "cpu_s": int(self.cpu_s) + 1, "code": self.code}
-        source = []
-        if len(self.code) > INLINE:
-            source = [memory_file(self.code.encode("utf-8", "surrogatepass"))]
-            del order["code"]
+        inline = len(self.code) <= INLINE
+        source = [] if inline else [memory_file(self.code.encode("utf-8", "surrogatepass"))]
+        order = links.pack(["run", str(number), str(int(self.cpu_s) + 1)], [self.code if inline else None])
         try:
-            socket.send_fds(session_link, [json.dumps(order).encode()], [past, *pipes, *source])
+            socket.send_fds(session_link, [order], [past, *pipes, *source])
         except OSError:
             self.delivered = False  # the session process has died since the last cell
             self.stop("crashed", "not run: its session process was dead")
@@ -64,22 +61,21 @@ class CellRun:
 
     def hear(self, data: bytes, pid: int, fds: list[int]) -> None:
         """Take the process's report, checked: it is the word of code that nobody trusts."""
-        said = links.parse(data)
         try:
-            if said.get("outcome") == "no fork":
+            (outcome, *words), texts = links.unpack(data)
+            if outcome == "no-fork":
                 self.stop("processes", "not run: the session's processes are at their limit")
                 self.forked = False
                 return
-            texts = {name: said.get(name) for name in ("value", "error", "traceback")}
-            if said.get("outcome") not in OUTCOMES or not all(text is None or isinstance(text, str) for text in texts.values()):
-                self.stop("crashed", "the cell broke its interpreter")
-                return
-            self.pid = pid
-            most = self.settings["output_chars"] + 200
-            self.report = {"outcome": said["outcome"]} | {name: text and clip(clean(text), most) for name, text in texts.items()}
-            self.mapped = bool(said.get("mapped"))
+            if outcome not in OUTCOMES:
+                raise ValueError
+            names, most = ("value", "error", "traceback"), self.settings["output_chars"] + 200
+            kept = {name: text and clip(clean(text), most) for name, text in zip(names, texts, strict=True)}
             if fds:
-                self.figures = pictures(fds[0], said.get("figures"), self.settings)
+                self.figures = pictures(fds[0], [int(word) for word in words[1:]], self.settings)
+            self.pid, self.mapped, self.report = pid, words[0] != "plain", {"outcome": outcome, **kept}
+        except (ValueError, IndexError):
+            self.stop("crashed", "the cell broke its interpreter")
         finally:
             links.drop(fds)
 
@@ -118,14 +114,14 @@ def memory_file(data: bytes) -> int:
     return fd
 
 
-def pictures(fd: int, sizes: Any, settings: dict[str, Any]) -> list[str]:
+def pictures(fd: int, sizes: list[int], settings: dict[str, Any]) -> list[str]:
     """The PNG files that lie one after the other in a file, in base64. What is none, or too much, is left out."""
     found: list[str] = []
     at, most = 0, settings["figures_mb"] << 20
-    if not isinstance(sizes, list) or not stat.S_ISREG(os.fstat(fd).st_mode):  # reading anything else could block
+    if not stat.S_ISREG(os.fstat(fd).st_mode):  # reading anything else could block
         return found
     for size in sizes[: settings["figures"]]:
-        if type(size) is not int or not 0 < size <= most - at:
+        if not 0 < size <= most - at:
             break
         data = os.pread(fd, size, at)
         if len(data) == size and data.startswith(PNG):

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import gc
 import importlib
-import json
 import os
 import signal
 import socket
@@ -14,9 +13,13 @@ import sys
 from contextlib import suppress
 from typing import Any, NoReturn
 
+import runner_figures
+import runner_guard
+import runner_links as links
 import runner_session
+from runner_system import raw_fork
 
-PRELOAD = ["numpy", "sympy", "mpmath", "networkx", "fractions", "decimal", "statistics", "itertools", "collections", "datetime"]
+PRELOAD = ["numpy", "numpy.random", "sympy", "mpmath", "networkx", "fractions", "decimal", "statistics", "datetime"]
 
 
 def serve(link: socket.socket, settings: dict[str, Any]) -> NoReturn:
@@ -26,6 +29,9 @@ def serve(link: socket.socket, settings: dict[str, Any]) -> NoReturn:
     for name in PRELOAD:
         with suppress(ImportError):
             importlib.import_module(name)
+    runner_figures.quiet()
+    settings["filters"] = runner_guard.filters(settings["shared"])
+    os.environ.update(USER="sandbox", LOGNAME="sandbox")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
     gc.collect()
     gc.freeze()
@@ -36,10 +42,11 @@ def serve(link: socket.socket, settings: dict[str, Any]) -> NoReturn:
         data, fds, _, _ = socket.recv_fds(link, 65536, 1)
         if not data:
             os._exit(0)
-        if os.fork() == 0:
-            if os.fork():
+        if raw_fork() == 0:
+            if raw_fork():
                 os._exit(0)  # the session process is to be the wire process's child, who then learns how it ends
             link.close()
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            runner_session.start(socket.socket(fileno=fds[0]), settings, json.loads(data))
+            (uid,), (folder, scratch) = links.unpack(data)
+            runner_session.start(socket.socket(fileno=fds[0]), settings, int(uid), str(folder), scratch)
         os.close(fds[0])
