@@ -17,6 +17,7 @@ import pytest
 
 from toolreason.errors import SandboxError, SessionLost, SetupError
 from toolreason.execution import Limits, Session, reaper
+from toolreason.execution.container import Density
 from toolreason.execution.docker import DockerSandbox
 from toolreason.execution.engine import Engine
 from toolreason.execution.image import find
@@ -249,22 +250,116 @@ async def test_an_engine_that_goes_away_at_the_start_or_the_end_is_one_of_our_er
             pass
 
 
-async def test_an_engine_over_tcp_works_as_a_local_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    local = Engine.find()
+class Proxy:
+    """A way to the engine that can be cut: what goes through it ends, and nobody gets through, until it is mended."""
 
-    async def pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.closing(writer):
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.engine, self.monkeypatch = Engine.find(), monkeypatch
+        self.writers: set[asyncio.StreamWriter] = set()
+        self.is_cut = False
+
+    async def __aenter__(self) -> Proxy:
+        self.server = await asyncio.start_server(self.forward, "127.0.0.1", 0)
+        self.monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{self.server.sockets[0].getsockname()[1]}")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.server.close()
+        self.cut()
+        await self.server.wait_closed()
+
+    def cut(self) -> None:
+        self.is_cut = True
+        for writer in self.writers:
+            writer.transport.abort()
+
+    async def pipe(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.writers.add(writer)
+        with contextlib.closing(writer), contextlib.suppress(OSError):
             while chunk := await reader.read(1 << 16):
                 writer.write(chunk)
                 await writer.drain()
+        self.writers.discard(writer)
 
-    async def forward(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await local.connect()
-        with contextlib.suppress(OSError):
-            await asyncio.gather(pipe(reader, back), pipe(there, writer))
+    async def forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.is_cut:
+            writer.transport.abort()
+            return
+        there, back = await self.engine.connect()
+        await asyncio.gather(self.pipe(reader, back), self.pipe(there, writer))
 
-    async with await asyncio.start_server(forward, "127.0.0.1", 0) as server:
-        monkeypatch.setenv("DOCKER_HOST", f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-        async with DockerSandbox(LIMITS, pool=0) as sandbox:
+
+async def test_an_engine_over_tcp_works_as_a_local_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Proxy(monkeypatch), DockerSandbox(LIMITS, pool=0) as sandbox:
+        session = await sandbox.session()
+        assert (await session.run("print('x' * 100_000)\n6 * 7")).value == "42"
+
+
+@pytest.mark.parametrize("density", ["container", "shared"])
+async def test_an_engine_that_goes_and_comes_back_costs_its_sessions_and_nothing_else(
+    engine: Any, monkeypatch: pytest.MonkeyPatch, density: Density
+) -> None:
+    monkeypatch.setattr("toolreason.execution.docker.BACKOFF_S", (0.2,))
+    async with Proxy(monkeypatch) as proxy, DockerSandbox(LIMITS, density=density, slots=4, pool=1, max_sessions=2) as sandbox:
+        session = await sandbox.session()
+        call = asyncio.ensure_future(session.run("while True: pass"))
+        await asyncio.sleep(0.2)
+        proxy.cut()
+        with pytest.raises(SessionLost):
+            await call
+        with pytest.raises(SandboxError):  # an infrastructure error, never the model's
+            await sandbox.session()
+        proxy.is_cut = False
+        await eventually(lambda: sum(warm.alive for warm in sandbox._warm) == 1)
+        one, two = await sandbox.session(), await sandbox.session()  # no place was lost
+        assert (await one.run("1")).ok
+        assert (await two.run("1")).ok
+    assert containers(engine, f"{reaper.LABEL}={sandbox.id}") == []
+
+
+async def test_sessions_of_a_shared_container_have_user_ids_and_folders_of_their_own(engine: Any) -> None:
+    async with DockerSandbox(LIMITS, density="shared", slots=3, pool=0) as sandbox:
+        sessions = await asyncio.gather(*(sandbox.session() for _ in range(3)))
+        look = "import os\nopen('mine', 'w').close()\nos.getuid(), os.getcwd(), os.listdir('.')"
+        found = [eval((await session.run(look)).value or "") for session in sessions]
+        assert len({uid for uid, _, _ in found}) == len({folder for _, folder, _ in found}) == 3
+        assert all(set(files) <= {"mine", ".matplotlib"} for _, _, files in found)
+        assert len(containers(engine, f"{reaper.LABEL}={sandbox.id}")) == 1
+        fourth = await sandbox.session()
+        assert (await fourth.run("1")).ok
+        assert len(containers(engine, f"{reaper.LABEL}={sandbox.id}")) == 2
+
+
+async def test_a_place_in_a_shared_container_is_given_again_empty(engine: Any) -> None:
+    async with DockerSandbox(LIMITS, density="shared", slots=1, pool=0) as sandbox:
+        uids = set()
+        for turn in range(5):
             session = await sandbox.session()
-            assert (await session.run("print('x' * 100_000)\n6 * 7")).value == "42"
+            assert (await session.run("import os\nleft = os.listdir('.')\n[f for f in left if f[0] != '.']")).value == "[]"
+            uids.add((await session.run("os.getuid()")).value)
+            await session.run(f"os.makedirs('a/b/c')\nopen('a/b/c/{turn}', 'w').write('x')\nos.chmod('a', 0)")
+            await session.close()
+            await eventually(lambda: all(place.has_room for place in sandbox._containers.values()))
+        assert len(containers(engine, f"{reaper.LABEL}={sandbox.id}")) == 1
+        assert len(uids) == 5
+
+
+async def test_a_shared_container_that_dies_takes_its_sessions_along_and_the_next_ones_live_in_another(engine: Any) -> None:
+    async with DockerSandbox(LIMITS, density="shared", slots=8, pool=0) as sandbox:
+        one, two = await sandbox.session(), await sandbox.session()
+        for container in containers(engine, f"{reaper.LABEL}={sandbox.id}"):
+            reaper.remove(engine, container["Id"])
+        for session in (one, two):
+            with pytest.raises(SessionLost):
+                await session.run("1")
+        assert (await (await sandbox.session()).run("2")).value == "2"
+
+
+async def test_a_session_that_nobody_uses_is_ended_and_its_place_is_free_again() -> None:
+    async with DockerSandbox(LIMITS, pool=0, max_sessions=1, idle_s=1.0) as sandbox:
+        forgotten = await sandbox.session()
+        await forgotten.run("import time\ntime.sleep(1.5)")  # a long call is no idleness
+        async with asyncio.timeout(20):
+            assert (await (await sandbox.session()).run("1")).ok
+        with pytest.raises(SessionLost, match="idle"):
+            await forgotten.run("1")

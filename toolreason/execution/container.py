@@ -110,8 +110,8 @@ class Container:
     runner: Runner
     slots: int
     sessions: set[RunnerSession] = field(default_factory=set)
-    opening: int = 0
+    busy: int = 0  # places of sessions that are being opened or closed
 
     @property
     def has_room(self) -> bool:
-        return self.runner.alive and len(self.sessions) + self.opening < self.slots
+        return self.runner.alive and len(self.sessions) + self.busy < self.slots

@@ -155,7 +155,7 @@ class DockerSandbox:
             else:
                 async with self._starting:  # who comes in the meantime goes into the same one
                     container = self._with_room() or await self._start()
-        container.opening += 1
+        container.busy += 1
         try:
             session = await RunnerSession.open(
                 container.runner, self.limits, self._grace_s, lambda ended: self._ended(container, ended), container.sessions.add
@@ -165,7 +165,7 @@ class DockerSandbox:
                 container.runner.close("it opened no session")
             raise
         finally:
-            container.opening -= 1
+            container.busy -= 1
         container.sessions.add(session)
         return session
 
@@ -183,11 +183,11 @@ class DockerSandbox:
         if not container.runner.alive or (self.density == "container" and not container.sessions):
             container.runner.close()
         elif not self._closed:
+            container.busy += 1  # its place is taken until it is empty
             self._spawn(self._close_in(container, session))
 
     async def _close_in(self, container: Container, session: RunnerSession) -> None:
-        """End a session of a container in which others go on. Its place is taken until that is done."""
-        container.opening += 1
+        """End a session of a container in which others go on."""
         try:
             await container.runner.ask(ANSWER_S, op="close", session=session.number)
         except SandboxError as error:
@@ -195,7 +195,7 @@ class DockerSandbox:
                 log.warning("a session could not be ended, so its container is: %s", error)
                 container.runner.close(str(error))
         finally:
-            container.opening -= 1
+            container.busy -= 1
 
     async def _end_idle(self, idle_s: float) -> None:
         """The idle reaper: whoever forgot a session does not hold its place for ever."""
