@@ -219,7 +219,7 @@ async def test_an_image_that_is_missing_is_named_and_leaves_nothing(engine: Any)
 
 
 @pytest.mark.parametrize(
-    ("host", "said"), [("unix:///nonexistent.sock", "no container engine"), ("ssh://somewhere", "not supported")]
+    ("host", "said"), [("unix:///nonexistent.sock", "no container engine"), ("fd://somewhere", "not supported")]
 )
 async def test_an_engine_that_is_missing_is_a_setup_error_with_the_fix(
     monkeypatch: pytest.MonkeyPatch, host: str, said: str

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from toolreason.errors import SandboxError, SetupError, ToolreasonError
+from toolreason.execution.tunnel import open_tunnel
 
 NO_ENGINE = (
     "no container engine answers{where}: start Docker (Debian: `apt-get install docker.io && service docker start`; "
@@ -28,7 +29,10 @@ MAX_PAYLOAD = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """An engine's address: `unix:///path` or `tcp://host:port`, with TLS where DOCKER_TLS_VERIFY asks for it."""
+    """An engine's address: `unix:///path` or `tcp://host:port`, with TLS where DOCKER_TLS_VERIFY asks for it.
+
+    An `ssh://user@host` is reached through a tunnel, and is then a `unix://` too.
+    """
 
     host: str
     cert_path: str | None = None
@@ -42,8 +46,10 @@ class Engine:
         host = os.environ.get("DOCKER_HOST") or _context_host() or next((f"unix://{p}" for p in _sockets() if p.exists()), "")
         if not host:
             raise SetupError(NO_ENGINE.format(where=""))
+        if host.startswith("ssh://"):
+            return cls(open_tunnel(host))
         if not host.startswith(("unix://", "tcp://", "http://", "https://")):
-            raise SetupError(f"DOCKER_HOST {host} is not supported: use unix:// or tcp:// (for ssh, forward the engine's socket)")
+            raise SetupError(f"DOCKER_HOST {host} is not supported: use unix://, tcp:// or ssh://")
         return cls(host, certs)
 
     def client(self, timeout_s: float = 60) -> Any:
