@@ -1,0 +1,1 @@
+"""Services over HTTP. Nothing heavy is imported before it is used."""
