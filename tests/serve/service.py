@@ -1,18 +1,26 @@
-"""The real service in a process of its own, on a real socket."""
+"""The real service on a real socket: in a process of its own, or over a sandbox of the test's in this event loop."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from toolreason.execution import Sandbox
+from toolreason.serve.app import application
+from toolreason.serve.guard import listen
+from toolreason.serve.sandbox import _until
+
 TOKEN = "a-token-of-the-tests-0123456789"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
 PROGRAM = """
 import json, sys
 from toolreason.execution import Limits
@@ -68,3 +76,23 @@ def running(**options: Any) -> Iterator[Service]:
 def _collect(stream: Any, into: bytearray) -> None:
     while chunk := stream.read1(1 << 16):
         into += chunk
+
+
+@contextlib.asynccontextmanager
+async def served(sandbox: Sandbox, token: str | None = TOKEN, **options: Any) -> AsyncIterator[str]:
+    """The address of a service over this sandbox, with these options of `application`."""
+    app, ending = application(sandbox, token=token, **options), asyncio.Event()
+    with listen("127.0.0.1", 0, token=token is not None) as listener:
+        serving = asyncio.create_task(_until(ending, app, listener))
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            ending.set()
+            await serving
+
+
+async def until(holds: Callable[[], bool], seconds: float = 20) -> None:
+    """Poll what nobody tells of."""
+    async with asyncio.timeout(seconds):
+        while not holds():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)

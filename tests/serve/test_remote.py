@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -23,7 +24,7 @@ PICTURE = base64.b64encode(b"\x89PNG\r\n\x1a\n...").decode()
 async def test_all_calls_of_a_session_are_those_of_a_local_one() -> None:
     shown = CellResult(Outcome.OK, "out\n", "err", "42", None, "", 7, 0.5, (PICTURE,))
     scripted = ScriptedSandbox({"show": shown, "set": "", "bad": CellResult(Outcome.TIMEOUT)})
-    async with served(scripted) as service, RemoteSandbox(service.url, token=TOKEN) as sandbox:
+    async with served(scripted) as url, RemoteSandbox(url, token=TOKEN) as sandbox:
         session = await sandbox.session()
         assert await session.run("show") == shown
         await session.put("a folder/ä?&#.bin", b"\0\xff" * 1000)
@@ -55,7 +56,7 @@ async def test_all_calls_of_a_session_are_those_of_a_local_one() -> None:
 
 async def test_rollouts_run_against_it_as_against_a_local_one() -> None:
     scripted = ScriptedSandbox(lambda code: f"ran {code}\n")
-    async with served(scripted) as service, RemoteSandbox(service.url, token=TOKEN) as sandbox, SessionBook(sandbox) as book:
+    async with served(scripted) as url, RemoteSandbox(url, token=TOKEN) as sandbox, SessionBook(sandbox) as book:
         results = await asyncio.gather(*(book.run(f"rollout {i % 20}", f"call {i}", f"cell {i}") for i in range(100)))
     assert [result.stdout for result in results] == [f"ran cell {i}\n" for i in range(100)]
     assert (scripted.sessions, len(scripted.calls), scripted.open) == (20, 100, 0)
@@ -85,7 +86,7 @@ class Breaking(httpx.AsyncBaseTransport):
 async def test_an_answer_that_is_lost_is_asked_for_again_and_nothing_is_done_twice() -> None:
     scripted = ScriptedSandbox({"n += 1": "1\n", "n += 2": "3\n"})
     breaking = Breaking(times=2)
-    async with served(scripted) as service, RemoteSandbox(service.url, token=TOKEN, transport=breaking) as sandbox:
+    async with served(scripted) as url, RemoteSandbox(url, token=TOKEN, transport=breaking) as sandbox:
         session = await sandbox.session()
         assert (await session.run("n += 1")).stdout == "1\n"
         await session.put("f", b"x")
@@ -101,8 +102,8 @@ async def test_an_answer_that_is_lost_is_asked_for_again_and_nothing_is_done_twi
 
 
 async def test_a_network_that_stays_broken_loses_the_session_in_good_time() -> None:
-    async with served(ScriptedSandbox()) as service:
-        sandbox = await RemoteSandbox(service.url, token=TOKEN, reconnect_s=0.5).__aenter__()
+    async with served(ScriptedSandbox()) as url:
+        sandbox = await RemoteSandbox(url, token=TOKEN, reconnect_s=0.5).__aenter__()
         session = await sandbox.session()
     async with asyncio.timeout(5):
         with pytest.raises(SessionLost, match="cannot be reached"):
@@ -118,7 +119,7 @@ async def test_a_service_that_does_not_answer_loses_the_session_after_the_cells_
         raise AssertionError
 
     scripted = ScriptedSandbox(never)
-    async with served(scripted) as service, RemoteSandbox(service.url, token=TOKEN, grace_s=0.2) as sandbox:
+    async with served(scripted) as url, RemoteSandbox(url, token=TOKEN, grace_s=0.2) as sandbox:
         session = await sandbox.session()
         with pytest.raises(SessionLost, match=r"within 0\.5 s"):
             await session.run("1", timeout_s=0.3)
@@ -136,7 +137,7 @@ async def test_cancelling_a_call_ends_the_session_and_the_cell() -> None:
         raise AssertionError
 
     scripted = ScriptedSandbox(never)
-    async with served(scripted) as service, RemoteSandbox(service.url, token=TOKEN) as sandbox:
+    async with served(scripted) as url, RemoteSandbox(url, token=TOKEN) as sandbox:
         session = await sandbox.session()
         call = asyncio.create_task(session.run("1"))
         await until(lambda: bool(scripted.calls))
@@ -151,16 +152,17 @@ async def test_cancelling_a_call_ends_the_session_and_the_cell() -> None:
 
 async def test_while_the_service_is_full_a_session_is_waited_for_and_a_wait_that_is_cancelled_takes_no_place() -> None:
     scripted = ScriptedSandbox()
-    async with served(scripted, max_sessions=1, wait_s=0.1) as service, RemoteSandbox(service.url, token=TOKEN) as sandbox:
+    async with served(scripted, max_sessions=1, wait_s=0.1) as url, RemoteSandbox(url, token=TOKEN) as sandbox:
         first = await sandbox.session()
         cancelled, waiting = asyncio.create_task(sandbox.session()), asyncio.create_task(sandbox.session())
         with pytest.raises(SandboxError):
             await first.fork()
-        second = await asyncio.wait_for(asyncio.shield(waiting), 10)  # a fork that fails ends its session, as in a local sandbox
         cancelled.cancel()
+        await first.close()
+        second = await asyncio.wait_for(waiting, 10)
         await second.close()
         await (await sandbox.session()).close()
-        async with RemoteSandbox(service.url, token=TOKEN, lease_s=0.3) as impatient:
+        async with RemoteSandbox(url, token=TOKEN, lease_s=0.3) as impatient:
             held = await sandbox.session()
             with pytest.raises(SandboxError, match=r"within 0\.3 s"):
                 await impatient.session()
@@ -168,7 +170,7 @@ async def test_while_the_service_is_full_a_session_is_waited_for_and_a_wait_that
 
 
 async def test_a_client_leases_no_more_than_it_was_told() -> None:
-    async with served(ScriptedSandbox()) as service, RemoteSandbox(service.url, token=TOKEN, max_sessions=1) as sandbox:
+    async with served(ScriptedSandbox()) as url, RemoteSandbox(url, token=TOKEN, max_sessions=1) as sandbox:
         first = await sandbox.session()
         waiting = asyncio.create_task(sandbox.session())
         await asyncio.sleep(0.1)
@@ -182,15 +184,15 @@ async def test_a_token_that_the_service_refuses_is_a_setting_and_is_not_shown(
     token: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("TOOLREASON_SANDBOX_TOKEN", raising=False)
-    async with served(ScriptedSandbox()) as service:
+    async with served(ScriptedSandbox()) as url:
         with pytest.raises(SettingsError, match="TOOLREASON_SANDBOX_TOKEN") as caught:
-            await RemoteSandbox(service.url, token=token).__aenter__()
+            await RemoteSandbox(url, token=token).__aenter__()
         assert str(token) not in str(caught.value)
 
 
 async def test_the_token_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOOLREASON_SANDBOX_TOKEN", TOKEN)
-    async with served(ScriptedSandbox()) as service, RemoteSandbox(service.url) as sandbox:
+    async with served(ScriptedSandbox()) as url, RemoteSandbox(url) as sandbox:
         assert await (await sandbox.session()).files() == []
 
 
@@ -218,6 +220,7 @@ ANSWERS: list[httpx.Response | Callable[[], httpx.Response]] = [
     httpx.Response(200, json=GOOD | {"figures": ["not a picture"]}),
     httpx.Response(200, json=GOOD | {"figures": [PICTURE] * 1000}),
     httpx.Response(200, content=json.dumps(GOOD | {"stdout": "x" * (18 << 20)}).encode()),
+    httpx.Response(200, content=zlib.compress(b"x"), headers={"content-encoding": "deflate"}),
     httpx.Response(302, headers={"location": "http://elsewhere.example/"}),
     httpx.Response(404, content=b"<html>"),
     httpx.Response(500, content=b'{"error": ' + b"[" * 100_000),
@@ -230,7 +233,7 @@ async def test_an_answer_that_makes_no_sense_is_an_error_of_the_sandbox(answer: 
     def handler(request: httpx.Request) -> httpx.Response:
         if request.url.path.endswith("/run"):
             return answer
-        return httpx.Response(201, json={"id": "abc", "cell_timeout_s": 10})
+        return httpx.Response(200, json={"service": 1, "id": "abc", "cell_timeout_s": 10})
 
     async with RemoteSandbox("http://service", transport=httpx.MockTransport(handler)) as sandbox:
         session = await sandbox.session()
@@ -258,7 +261,7 @@ async def test_a_lease_that_makes_no_sense_is_an_error_of_the_sandbox(lease: Any
     content = json.dumps(lease).encode()
 
     def handler(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, content=content) if request.method == "POST" else httpx.Response(200, json={})
+        return httpx.Response(200, content=content) if request.method == "POST" else httpx.Response(200, json={"service": 1})
 
     async with RemoteSandbox("http://service", transport=httpx.MockTransport(handler)) as sandbox:
         with pytest.raises(SandboxError):
@@ -268,7 +271,7 @@ async def test_a_lease_that_makes_no_sense_is_an_error_of_the_sandbox(lease: Any
 @pytest.mark.parametrize("files", [7, [["a"]], [["a", "b"]], [[1, 2, 3]], {"a": 1}])
 async def test_a_list_of_files_that_makes_no_sense_is_an_error_of_the_sandbox(files: Any) -> None:
     def handler(request: httpx.Request) -> httpx.Response:
-        return httpx.Response(200, json={"files": files, "id": "abc", "cell_timeout_s": 10})
+        return httpx.Response(200, json={"service": 1, "files": files, "id": "abc", "cell_timeout_s": 10})
 
     async with RemoteSandbox("http://service", transport=httpx.MockTransport(handler)) as sandbox:
         session = await sandbox.session()

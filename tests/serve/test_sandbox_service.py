@@ -47,7 +47,7 @@ WRONG: list[dict[bytes, bytes]] = [
 async def test_every_route_but_health_wants_the_token(headers: dict[bytes, bytes]) -> None:
     routes = [("GET", "/stats"), ("POST", "/sessions"), ("DELETE", "/sessions/x"), ("POST", "/sessions/x/run"), ("GET", "/nowhere")]
     sandbox = ScriptedSandbox()
-    async with served(sandbox) as service, httpx.AsyncClient(base_url=service.url) as http:
+    async with served(sandbox) as url, httpx.AsyncClient(base_url=url) as http:
         for method, path in routes:
             answer = await http.request(method, path, headers=list(headers.items()))
             assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
@@ -57,7 +57,7 @@ async def test_every_route_but_health_wants_the_token(headers: dict[bytes, bytes
 
 
 async def test_the_right_token_opens_and_the_schemes_name_may_be_written_either_way() -> None:
-    async with served(ScriptedSandbox()) as service, client(service.url) as http:
+    async with served(ScriptedSandbox()) as url, client(url) as http:
         assert (await http.get("/stats")).json()["sessions"] == 0
         assert (await http.get("/stats", headers={"Authorization": f"bearer {TOKEN}"})).status_code == 200
         assert (await http.get("/nowhere")).status_code == 404
@@ -74,7 +74,7 @@ async def test_the_right_token_opens_and_the_schemes_name_may_be_written_either_
     ],
 )
 async def test_without_a_token_a_page_in_a_browser_is_refused(headers: dict[str, str], status: int) -> None:
-    async with served(ScriptedSandbox(), token=None) as service, client(service.url, None) as http:
+    async with served(ScriptedSandbox(), token=None) as url, client(url, None) as http:
         assert (await http.get("/stats", headers=headers)).status_code == status
 
 
@@ -102,7 +102,7 @@ async def test_bodies_that_are_too_large_are_refused_with_and_without_a_length()
         for _ in range(10):
             yield b"x" * (1 << 20)
 
-    async with served(ScriptedSandbox(), max_file_mb=1) as service, client(service.url) as http:
+    async with served(ScriptedSandbox(), max_file_mb=1) as url, client(url) as http:
         at = await leased(http)
         for path in (f"{at}/run", f"{at}/undo"):
             assert (await http.post(path, content=b"x" * (9 << 20))).status_code == 413
@@ -129,7 +129,7 @@ GARBAGE: list[bytes] = [
 @pytest.mark.parametrize("body", GARBAGE, ids=lambda body: repr(body[:40]))
 async def test_garbage_is_refused_with_a_reason_and_runs_nothing(body: bytes) -> None:
     sandbox = ScriptedSandbox()
-    async with served(sandbox) as service, client(service.url) as http:
+    async with served(sandbox) as url, client(url) as http:
         at = await leased(http)
         answer = await http.post(f"{at}/run", content=body, headers=JSON)
         assert answer.status_code in (400, 422)
@@ -139,8 +139,8 @@ async def test_garbage_is_refused_with_a_reason_and_runs_nothing(body: bytes) ->
 
 
 async def test_what_is_no_http_is_answered_and_the_service_goes_on() -> None:
-    async with served(ScriptedSandbox()) as service, client(service.url) as http:
-        reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(service.url).port)
+    async with served(ScriptedSandbox()) as url, client(url) as http:
+        reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(url).port)
         writer.write(b"\x16\x03\x01 no http\r\n\r\n")
         assert b"400" in await reader.read(100)
         writer.close()
@@ -151,13 +151,13 @@ async def test_what_is_no_http_is_answered_and_the_service_goes_on() -> None:
     ("error", "status"), [(SandboxError("no engine"), 502), (SessionLost("gone"), 410), (SettingsError("no such thing"), 422)]
 )
 async def test_each_error_has_its_status(error: Exception, status: int) -> None:
-    async with served(ScriptedSandbox({"1": error})) as service, client(service.url) as http:
+    async with served(ScriptedSandbox({"1": error})) as url, client(url) as http:
         answer = await http.post(f"{await leased(http)}/run", json={"code": "1"})
         assert (answer.status_code, answer.json()) == (status, {"error": str(error)})
 
 
 async def test_a_session_that_is_not_there_is_gone() -> None:
-    async with served(ScriptedSandbox({"1": SessionLost("gone")})) as service, client(service.url) as http:
+    async with served(ScriptedSandbox({"1": SessionLost("gone")})) as url, client(url) as http:
         at = await leased(http)
         await http.post(f"{at}/run", json={"code": "1"})
         for path in (at, "/sessions/invented"):
@@ -168,7 +168,7 @@ async def test_a_session_that_is_not_there_is_gone() -> None:
 
 async def test_a_request_that_comes_again_is_not_done_again() -> None:
     sandbox = ScriptedSandbox({"n += 1": "done\n"})
-    async with served(sandbox) as service, client(service.url) as http:
+    async with served(sandbox) as url, client(url) as http:
         first, again = [(await http.post("/sessions", headers={"Idempotency-Key": "L"})).json()["id"] for _ in range(2)]
         assert first == again
         at, key = f"/sessions/{first}", {"Idempotency-Key": "A"}
@@ -184,13 +184,16 @@ async def test_a_request_that_comes_again_is_not_done_again() -> None:
     assert sandbox.sessions == 2
 
 
-async def test_only_the_latest_answers_are_remembered() -> None:
+async def test_the_latest_answers_are_kept_and_an_older_request_is_known_and_not_done_again() -> None:
     sandbox = ScriptedSandbox({str(n): "x" for n in range(12)})
-    async with served(sandbox) as service, client(service.url) as http:
+    async with served(sandbox) as url, client(url) as http:
         at = await leased(http)
+        statuses = []
         for code in [*range(12), 11, 0]:
-            await http.post(f"{at}/run", json={"code": str(code)}, headers={"Idempotency-Key": str(code)})
-    assert [int(code) for _, code in sandbox.calls] == [*range(12), 0]
+            answer = await http.post(f"{at}/run", json={"code": str(code)}, headers={"Idempotency-Key": str(code)})
+            statuses.append(answer.status_code)
+    assert statuses == [200] * 13 + [502]
+    assert [int(code) for _, code in sandbox.calls] == [*range(12)]
 
 
 async def hang_up_after(url: str, path: str, body: bytes, key: str) -> None:
@@ -212,9 +215,9 @@ async def test_a_call_goes_on_when_its_client_goes_away_and_its_answer_waits_for
         return CellResult(Outcome.OK, "slept\n")
 
     sandbox = ScriptedSandbox(answer)
-    async with served(sandbox) as service, client(service.url) as http:
+    async with served(sandbox) as url, client(url) as http:
         at = await leased(http)
-        await hang_up_after(service.url, f"{at}/run", code, "K")
+        await hang_up_after(url, f"{at}/run", code, "K")
         await asyncio.sleep(0.1)
         again = asyncio.create_task(http.post(f"{at}/run", content=code, headers={"Idempotency-Key": "K", **JSON}))
         await asyncio.sleep(0.1)
@@ -233,7 +236,7 @@ async def never(code: str) -> CellResult:
 
 async def test_closing_a_session_ends_the_call_that_runs_in_it() -> None:
     sandbox = ScriptedSandbox(never)
-    async with served(sandbox) as service, client(service.url) as http:
+    async with served(sandbox) as url, client(url) as http:
         at = await leased(http)
         call = asyncio.create_task(http.post(f"{at}/run", json={"code": "1"}))
         await until(lambda: bool(sandbox.calls))
@@ -245,8 +248,8 @@ async def test_closing_a_session_ends_the_call_that_runs_in_it() -> None:
 async def test_the_service_ends_at_once_and_a_call_under_way_is_told() -> None:
     sandbox = ScriptedSandbox(never)
     async with httpx.AsyncClient(headers=BEARER) as http:
-        async with served(sandbox) as service:
-            at = service.url + await leased(http, service.url)
+        async with served(sandbox) as url:
+            at = url + await leased(http, url)
             call = asyncio.create_task(http.post(f"{at}/run", json={"code": "1"}))
             await until(lambda: bool(sandbox.calls))
             began = asyncio.get_running_loop().time()
@@ -254,12 +257,12 @@ async def test_the_service_ends_at_once_and_a_call_under_way_is_told() -> None:
         assert (await call).status_code == 410
         assert sandbox.open == 0
         with pytest.raises(httpx.TransportError):
-            await http.get(f"{service.url}/health")
+            await http.get(f"{url}/health")
 
 
 async def test_at_the_limit_a_lease_waits_a_while_and_is_told_to_come_again() -> None:
     sandbox = ScriptedSandbox()
-    async with served(sandbox, max_sessions=2, wait_s=0.3) as service, client(service.url) as http:
+    async with served(sandbox, max_sessions=2, wait_s=0.3) as url, client(url) as http:
         first, _ = await leased(http), await leased(http)
         answer = await http.post("/sessions", headers={"Idempotency-Key": "L"})
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
@@ -269,6 +272,7 @@ async def test_at_the_limit_a_lease_waits_a_while_and_is_told_to_come_again() ->
         await http.delete(first)
         assert (await waiting).status_code == 201
         assert (await http.get("/stats")).json() | {"uptime_s": 0} == {
+            "service": 1,
             "sessions": 2,
             "max_sessions": 2,
             "waiting": 0,
@@ -281,7 +285,7 @@ async def test_at_the_limit_a_lease_waits_a_while_and_is_told_to_come_again() ->
 
 async def test_a_lease_that_nobody_wants_any_more_can_be_forgotten_before_and_after_it_is_made() -> None:
     sandbox = ScriptedSandbox()
-    async with served(sandbox, max_sessions=1, wait_s=30) as service, client(service.url) as http:
+    async with served(sandbox, max_sessions=1, wait_s=30) as url, client(url) as http:
         await http.post("/sessions", headers={"Idempotency-Key": "one"})
         waiting = asyncio.create_task(http.post("/sessions", headers={"Idempotency-Key": "two"}))
         await asyncio.sleep(0.1)
@@ -298,7 +302,7 @@ async def test_an_idle_session_is_ended_and_a_busy_one_is_not() -> None:
         return "late\n"
 
     sandbox = ScriptedSandbox(answer)
-    async with served(sandbox, idle_s=0.4) as service, client(service.url) as http:
+    async with served(sandbox, idle_s=0.4) as url, client(url) as http:
         idle, busy = await leased(http), await leased(http)
         assert (await http.post(f"{busy}/run", json={"code": "1"})).json()["stdout"] == "late\n"
         assert (await http.get(f"{idle}/files")).status_code == 410
@@ -306,6 +310,6 @@ async def test_an_idle_session_is_ended_and_a_busy_one_is_not() -> None:
 
 
 async def test_text_that_is_no_unicode_travels() -> None:
-    async with served(ScriptedSandbox({"'\ud800'": SettingsError("no \ud800")})) as service, client(service.url) as http:
+    async with served(ScriptedSandbox({"'\ud800'": SettingsError("no \ud800")})) as url, client(url) as http:
         answer = await http.post(f"{await leased(http)}/run", content=rb'{"code": "' + rb"'\ud800'" + rb'"}', headers=JSON)
         assert (answer.status_code, answer.json()) == (422, {"error": "no \ud800"})

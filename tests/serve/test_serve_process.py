@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.serve.service import TOKEN, process
+from tests.serve.service import TOKEN, running
 from toolreason.errors import SessionLost
 from toolreason.execution import reaper
 from toolreason.execution.engine import Engine
@@ -17,7 +17,8 @@ from toolreason.execution.remote import RemoteSandbox
 from toolreason.types import Outcome
 
 pytestmark = pytest.mark.docker
-OPTIONS = "density='shared', pool=1, limits=Limits(cell_timeout_s=20, memory_mb=128, processes=32, disk_mb=8)"
+LIMITS = {"cell_timeout_s": 20, "memory_mb": 128, "processes": 32, "disk_mb": 8}
+OPTIONS: dict[str, Any] = {"density": "shared", "pool": 1, "limits": LIMITS}
 
 
 @pytest.fixture
@@ -48,35 +49,34 @@ async def test_sessions_side_by_side_keep_their_own_state_and_files() -> None:
         await other.close()
         return result.value, out
 
-    with process(OPTIONS, TOOLREASON_SANDBOX_TOKEN=TOKEN) as (_, url):
-        async with RemoteSandbox(url, token=TOKEN) as sandbox:
+    with running(**OPTIONS) as service:
+        async with RemoteSandbox(service.url, token=TOKEN) as sandbox:
             results = await asyncio.gather(*(rollout(sandbox, number) for number in range(16)))
     assert results == [(str(number), str(number * 2).encode()) for number in range(16)]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_polite_kill_in_mid_call_ends_it_cleanly_with_no_container_left(number: int, engine: Any) -> None:
-    with process(OPTIONS, TOOLREASON_SANDBOX_TOKEN=TOKEN) as (child, url):
-        sandbox = await RemoteSandbox(url, token=TOKEN, reconnect_s=0.3).__aenter__()
+    with running(**OPTIONS) as service:
+        sandbox = await RemoteSandbox(service.url, token=TOKEN, reconnect_s=0.3).__aenter__()
         idle, busy = await sandbox.session(), await sandbox.session()
         call = asyncio.create_task(busy.run("while True: pass"))
         await asyncio.sleep(0.5)
-        assert containers(engine, child.pid) >= 1
-        child.send_signal(number)
+        assert containers(engine, service.process.pid) >= 1
+        ended = asyncio.create_task(asyncio.to_thread(service.end, number))
         with pytest.raises(SessionLost):
             await call
-        assert await asyncio.to_thread(child.wait, 30) == 0
-        assert containers(engine, child.pid) == 0
-        assert child.stdout
-        said = child.stdout.read()
-        assert "Traceback" not in said
-        assert TOKEN not in said
+        assert await ended == 0
+        assert containers(engine, service.process.pid) == 0
         with pytest.raises(SessionLost):
             await idle.run("1")
         await sandbox.aclose()
+    assert b"Traceback" not in service.errors
+    assert TOKEN.encode() not in service.errors
 
 
-async def test_without_a_token_it_serves_this_machine() -> None:
-    with process("sandbox='local'", TOOLREASON_SANDBOX_TOKEN="") as (_, url):
-        async with RemoteSandbox(url, token=None) as sandbox:
+async def test_without_a_token_it_serves_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TOOLREASON_SANDBOX_TOKEN", raising=False)
+    with running(sandbox="local", token=None) as service:
+        async with RemoteSandbox(service.url) as sandbox:
             assert (await (await sandbox.session()).run("6 * 7")).value == "42"

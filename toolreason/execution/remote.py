@@ -67,7 +67,7 @@ class RemoteSandbox:
 
     async def __aenter__(self) -> Self:
         try:
-            found = (await self._client.json("GET", "/stats", within_s=ANSWER_S)).get("service")
+            found = (await self.stats()).get("service")
             if found != SERVICE:
                 raise SandboxError(f"it is another service, or of another version: {str(found)[:20]!r} instead of {SERVICE}")
         except SandboxError as error:
@@ -98,6 +98,10 @@ class RemoteSandbox:
             raise
         self.adopt(session)
         return session
+
+    async def stats(self) -> dict[str, Any]:
+        """What the service counts: `sessions` open, `max_sessions`, `waiting`, `leased`, `calls`, `ended_idle`, `uptime_s`."""
+        return await self._client.json("GET", "/stats", within_s=ANSWER_S)
 
     async def aclose(self) -> None:
         """End this client's sessions. The service goes on."""
@@ -251,7 +255,7 @@ def _sendable(path: str) -> str:
 def _files(reply: dict[str, Any]) -> list[FileInfo]:
     found = reply.get("files")
     try:
-        files = [FileInfo(path, size) for path, size in found or ()]
+        files = [FileInfo(path, size) for path, size in (found if isinstance(found, list) else [None])]
     except (TypeError, ValueError) as error:
         raise SandboxError("the service's list of files makes no sense") from error
     if not all(isinstance(file.path, str) and type(file.size) is int and file.size >= 0 for file in files):

@@ -102,8 +102,10 @@ class Client:
     async def _send(self, request: httpx.Request, most: int) -> bytes:
         response = await self._client.send(request, stream=True)
         try:
+            if "content-encoding" in response.headers:  # none was asked for; a few bytes may hold gigabytes
+                raise SandboxError("the service's answer is compressed")
             body = bytearray()
-            async for chunk in response.aiter_raw():
+            async for chunk in response.aiter_bytes():
                 body += chunk
                 if len(body) > most:
                     raise SandboxError(f"the service's answer has more than {most} bytes")
