@@ -44,6 +44,7 @@ class Point:
     versions: list[Version]
     pid: int = 0
     end: int = -1
+    dead: bool = False
 
 
 class Session:
@@ -104,7 +105,10 @@ class Session:
         cell = self.cell = CellRun(self.settings, request, self.tip.pid)
         link, theirs = links.pair()
         self.chain.insert(-1, Point(link, self.tip.versions))
-        cell.send(self.tip.link, self.cells, theirs.fileno(), [writing for _, writing in self.pipes])
+        if self.tip.dead:  # since the last cell; its past has its end of the link too, so that sending would not fail
+            cell.undelivered()
+        else:
+            cell.send(self.tip.link, self.cells, theirs.fileno(), [writing for _, writing in self.pipes])
         theirs.close()
         self.stir(min(cell.deadline, cell.began + TICK_S))
         self.decided()
@@ -194,7 +198,7 @@ class Session:
         point.pid = pid
         self.processes.known.add(pid)
         self.runner.watch(point.link.fileno(), lambda: self.guarded(self.on_report))
-        with suppress(ProcessLookupError):
+        with suppress(OSError):  # it is dead already, or this kernel has no such descriptors: `tick` looks then
             point.end = os.pidfd_open(pid)
             self.runner.watch(point.end, lambda: self.guarded(self.on_end, point))
 
@@ -231,6 +235,7 @@ class Session:
     def on_end(self, point: Point) -> None:
         """The process that runs the cells is dead."""
         self.runner.forget(point.end)
+        point.dead = True
         self.processes.reap()
         code, used = self.processes.exits.pop(point.pid, (None, 0.0))
         cell = self.cell
@@ -289,6 +294,9 @@ class Session:
             return
         cell, now = self.cell, time.monotonic()
         if cell is None:
+            return
+        if self.tip.end < 0 and not living(self.tip.pid):
+            self.on_end(self.tip)
             return
         if now >= cell.deadline:
             cell.stop("timeout", f"stopped: it ran longer than {cell.timeout:g} s")

@@ -225,7 +225,8 @@ def limit(settings: dict[str, Any]) -> None:
     for what, most in limits:
         hard = resource.getrlimit(what)[1]
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(what, (most, most))
+        with suppress(ValueError):  # another runtime's kernel may not have them all: `toolreason sandbox check` tells
+            resource.setrlimit(what, (most, most))
 
 
 def quarantine(link: int) -> None:

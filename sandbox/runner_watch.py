@@ -45,9 +45,12 @@ class CellRun:
         try:
             socket.send_fds(session_link, [order], [past, *pipes, *source])
         except OSError:
-            self.delivered = False  # the session process has died since the last cell
-            self.stop("crashed", "not run: its session process was dead")
+            self.undelivered()
         links.drop(source)
+
+    def undelivered(self) -> None:
+        self.delivered = False
+        self.stop("crashed", "not run: its session process was dead")
 
     def feed(self, kept: Kept, data: bytes) -> None:
         """Take output. Too much of it ends the cell."""

@@ -18,6 +18,7 @@ RUNNER_MB = 128  # what the runner and its imports take, on top of the sessions'
 FRESH_MB, BUSY = 16, 4  # what a shared container has for each session, and how many of them may use all of theirs at a time
 CAPABILITIES = ["CHOWN", "KILL", "SETGID", "SETUID"]  # of process 1 alone: cells have none
 MOST_PROCESSES = 8192
+RUNTIME_PROCESSES = 512  # of a runtime that is a kernel of its own: its threads count too
 PERIOD_US = 20_000  # of CPU shares: a cell's burst that meets its share's end waits for the next period, so it is a short one
 MOUNT = "rw,noexec,nosuid,nodev,mode=0700"
 
@@ -58,6 +59,11 @@ class Plan:
         """Of one user id: what cells may have, and the processes that hold states."""
         return self.limits.processes + (self.limits.undo_depth + 2) * (self.limits.forks + 1)
 
+    def all_processes(self) -> int:
+        """Of a container."""
+        most = min(MOST_PROCESSES, 8 + self.processes() * (self.slots if self.density == "shared" else 1))
+        return most + (RUNTIME_PROCESSES if self.runtime else 0)
+
     def memory(self) -> int:
         limits = self.limits
         if self.memory_mb is not None:
@@ -77,7 +83,7 @@ class Plan:
             cap_drop=["ALL"],
             cap_add=CAPABILITIES,
             security_opt=["no-new-privileges"],
-            pids_limit=min(MOST_PROCESSES, 8 + self.processes() * (self.slots if shared else 1)),
+            pids_limit=self.all_processes(),
             mem_limit=self.memory(),
             memswap_limit=self.memory(),
             cpu_period=None if shared else PERIOD_US,
