@@ -253,9 +253,11 @@ def _sendable(path: str) -> str:
 
 
 def _files(reply: dict[str, Any]) -> list[FileInfo]:
-    found = reply.get("files")
+    found: Any = reply.get("files")
+    if not isinstance(found, list):
+        raise SandboxError("the service's reply lists no files")
     try:
-        files = [FileInfo(path, size) for path, size in (found if isinstance(found, list) else [None])]
+        files = [FileInfo(path, size) for path, size in found]
     except (TypeError, ValueError) as error:
         raise SandboxError("the service's list of files makes no sense") from error
     if not all(isinstance(file.path, str) and type(file.size) is int and file.size >= 0 for file in files):
