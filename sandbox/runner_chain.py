@@ -144,15 +144,15 @@ class Session:
         other.expect_ready(point, lambda _: self.reply({"session": other.number}), refused)
 
     def do_put(self, request: dict[str, Any]) -> None:
+        """A piece of a file. It stays when the last one has come, or none does."""
         self.idle()
         try:
             self.folders[0].put(request["path"], base64.b64decode(request["data"]), request["append"])
-        finally:
-            try:
+            if request["last"]:
                 self.tip.versions = self.versions(self.tip.versions, mapped=False)
-            except TooMuch as error:
-                self.tip.versions = self.restored(self.tip.versions)
-                raise Refused(f"{request['path']!r}: {error}") from error
+        except (Refused, TooMuch) as error:
+            self.tip.versions = self.restored(self.tip.versions)
+            raise Refused(str(error)) from error
         self.runner.wire.send({"id": request["id"]})
 
     def do_get(self, request: dict[str, Any]) -> None:
@@ -343,7 +343,9 @@ class Session:
         self.know_past()
         roots = {self.tip.pid} if self.chain else set()
         takes_over = {self.cell.pid} if self.then == self.commit and self.cell is not None else set()
-        return self.processes.strays(self.uid, roots | takes_over, takes_over)
+        # a fork's past may be an orphan that is not known yet
+        sure = all(point.pid for other in self.runner.siblings(self) for point in other.chain)
+        return self.processes.strays(self.uid if sure else None, roots | takes_over, takes_over)
 
     def ours(self) -> set[int]:
         """All that runs for this session and may go on."""

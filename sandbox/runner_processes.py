@@ -28,11 +28,13 @@ class Processes:
         self.dying: set[int] = set()  # former ones that have been killed
         self.lists_children = os.path.exists(f"/proc/self/task/{self.me}/children")
 
-    def strays(self, uid: int, roots: Iterable[int], keep: set[int]) -> set[int]:
-        """Living processes below `roots`, and orphans of the user: all but the known, the dying, and those to keep."""
+    def strays(self, uid: int | None, roots: Iterable[int], keep: set[int]) -> set[int]:
+        """Living processes below `roots`, and orphans of the user (if given): all but the known, the dying, and those to keep."""
         children = self.children if self.lists_children else by_scan()
         waiting = [pid for root in roots for pid in children(root)]
-        waiting += [pid for pid in children(self.me) if pid not in self.known and pid not in self.dying and self.owner(pid) == uid]
+        if uid is not None:
+            orphans = [pid for pid in children(self.me) if pid not in self.known and pid not in self.dying]
+            waiting += [pid for pid in orphans if self.owner(pid) == uid]
         found: set[int] = set()
         while waiting:
             pid = waiting.pop()

@@ -108,8 +108,11 @@ def serve(link: socket.socket, namespace: dict[str, Any], settings: dict[str, An
 def sleep(link: socket.socket, fds: list[int]) -> socket.socket:
     """Be the past, touching as little memory as can be, until woken. Returns the link to serve."""
     own, *rest = fds
+    handler = _signal.signal(_signal.SIGHUP, _signal.SIG_IGN)  # which the kernel sends to the stopped when their parent dies
     if peek(own) <= 0:
         _exit(0)
+    if handler is not None:
+        _signal.signal(_signal.SIGHUP, handler)
     _close(rest)
     link.close()
     link = socket.socket(fileno=own)

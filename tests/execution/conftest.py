@@ -1,23 +1,38 @@
-"""One docker sandbox per module of tests, and one local one: containers are cheap, not free."""
+"""One sandbox per kind and module of tests: containers are cheap, not free."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from toolreason.execution import Limits, Sandbox, open_sandbox
+from toolreason.execution.conformance import LIMITS, Bench
 
-LIMITS = Limits(cell_timeout_s=20, memory_mb=256, processes=40, disk_mb=16, output_chars=1000, output_hard_mb=2)
-KINDS = [pytest.param("docker", marks=pytest.mark.docker), "local"]
+KINDS: dict[str, dict[str, Any]] = {
+    "container": {"name": "docker", "density": "container"},
+    "shared": {"name": "docker", "density": "shared"},
+    "local": {"name": "local"},
+}
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module", params=KINDS)
-async def sandbox(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
-    """Each kind that is real, in turn."""
-    async with open_sandbox(request.param, LIMITS) as opened:
-        yield opened
+def kind(name: str) -> Any:
+    """As a parameter of `bench` or `sandbox`."""
+    return pytest.param(name, marks=[] if name == "local" else pytest.mark.docker)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+    """Where checks run; the parameter is one of KINDS."""
+    options = KINDS[request.param]
+
+    def opener(limits: Limits) -> Any:
+        return open_sandbox(limits=limits, **options)
+
+    async with opener(LIMITS) as opened:
+        yield Bench(opened, opener)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

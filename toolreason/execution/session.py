@@ -121,9 +121,7 @@ class RunnerSession:
         if len(data) > MAX_FILE:
             raise InputError(f"{path!r}: {len(data)} bytes are too many; the most are {MAX_FILE}")
         async with self._turn():
-            for at in range(0, max(1, len(data)), PIECE):
-                piece = b64encode(data[at : at + PIECE]).decode()
-                await self._ask(op="put", path=path, data=piece, append=at > 0)
+            await self._put(path, data)
             self._record(Step(path=path, data=data))
 
     async def get(self, path: str) -> bytes:
@@ -171,6 +169,11 @@ class RunnerSession:
             finally:
                 self._used = time.monotonic()
 
+    async def _put(self, path: str, data: bytes) -> None:
+        for at in range(0, max(1, len(data)), PIECE):
+            piece = b64encode(data[at : at + PIECE]).decode()
+            await self._ask(op="put", path=path, data=piece, append=at > 0, last=at + PIECE >= len(data))
+
     async def _ask(self, **question: Any) -> dict[str, Any]:
         return await self.runner.ask(ANSWER_S, session=self.number, **question)
 
@@ -195,9 +198,7 @@ class RunnerSession:
             raise SessionLost("its processes were killed, and its cells are too many, or took too long, to run again")
         for step in self._history:
             if step.code is None:
-                for at in range(0, max(1, len(step.data)), PIECE):
-                    piece = b64encode(step.data[at : at + PIECE]).decode()
-                    await self._ask(op="put", path=step.path, data=piece, append=at > 0)
+                await self._put(step.path, step.data)
                 continue
             result, lost, _ = await self._cell(step.code, step.timeout_s, True)
             if lost or not result.outcome.committed:
