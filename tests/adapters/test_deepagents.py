@@ -11,7 +11,7 @@ from langchain_tests.integration_tests import SandboxIntegrationTests
 
 from toolreason.adapters.deepagents import SandboxBackend
 from toolreason.errors import SandboxError
-from toolreason.execution import Limits
+from toolreason.execution import Limits, ScriptedSandbox
 from toolreason.execution.docker import DockerSandbox
 
 pytestmark = pytest.mark.docker
@@ -127,6 +127,22 @@ async def test_it_works_inside_a_running_loop_and_its_calls_run_one_after_the_ot
     assert backend.execute("echo sync").output == "sync\n"
     answers = await asyncio.gather(*(backend.aexecute(f"echo {n}") for n in range(5)))
     assert [answer.output for answer in answers] == [f"{n}\n" for n in range(5)]
+
+
+def scripted(said: str) -> SandboxBackend:
+    return SandboxBackend(ScriptedSandbox(lambda code: "/work\n" if "getcwd" in code else said))
+
+
+@pytest.mark.parametrize("said", ['{"code": 0, "output": "?"}', '{"code": 0}'])
+def test_output_that_is_not_there_is_an_error_of_the_sandbox(said: str) -> None:
+    with scripted(said) as backend, pytest.raises(SandboxError, match="not where it should be"):
+        backend.execute("true")
+
+
+@pytest.mark.parametrize(("said", "code"), [('{"code": [], "output": ""}', None), ("[]", 1), ("x", 1), ("[" * 100_000, 1)])
+def test_an_answer_that_makes_no_sense_is_no_success(said: str, code: int | None) -> None:
+    with scripted(said) as backend:
+        assert backend.execute("true").exit_code == code
 
 
 def test_a_closed_backend_says_so() -> None:

@@ -92,6 +92,12 @@ def test_a_token_that_no_header_carries_is_refused_and_not_shown(token: str) -> 
     assert token not in str(caught.value)
 
 
+def test_a_token_that_can_be_guessed_is_refused_and_not_shown() -> None:
+    with pytest.raises(SettingsError, match="can be guessed") as caught:
+        serve("127.0.0.1", 0, "hunter2")
+    assert "hunter2" not in str(caught.value)
+
+
 def test_a_port_that_is_taken_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(SettingsError, match="choose another --port"):
         serve("127.0.0.1", taken.getsockname()[1], sandbox="local")

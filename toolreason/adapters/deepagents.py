@@ -88,7 +88,10 @@ class SandboxBackend(BaseSandbox):
             if said is None:
                 return ExecuteResponse(feedback(result), 1 if result.outcome.committed else 137)
             inline = said.get("output")
-            output = b64decode(inline) if isinstance(inline, str) else await session.get(LETTER)
+            try:
+                output = b64decode(inline, validate=True) if isinstance(inline, str) else await session.get(LETTER)
+            except (ValueError, InputError) as error:
+                raise SandboxError(f"a command's output is not where it should be: {error}") from error
         code, dropped = said.get("code"), said.get("dropped")
         return ExecuteResponse(output.decode("utf-8", "replace"), code if type(code) is int else None, bool(dropped))
 
@@ -176,6 +179,8 @@ def _said(result: CellResult) -> dict[str, Any] | None:
     return said if isinstance(said, dict) else None
 
 
-def _error(result: CellResult) -> Any:
+def _error(result: CellResult) -> str | None:
     said = _said(result)
-    return feedback(result)[-300:] if said is None else said.get("error")
+    if said is None:
+        return feedback(result)[-300:]
+    return None if said.get("error") is None else str(said["error"])[:300]
