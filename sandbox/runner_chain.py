@@ -258,11 +258,15 @@ class Session:
         running = {session.tip.pid for session in sessions if session.cell is not None and session.chain}
         return (self.processes.known | {self.processes.me}) - running
 
-    def know_past(self) -> None:
-        """Learn the process id of the running cell's past: the first child that was forked for it."""
+    def know_past(self) -> list[int]:
+        """Learn the process id of the running cell's past: the first child that was forked for it. Returns the tip's children."""
+        if not self.chain:
+            return []
+        children = self.processes.children(self.tip.pid)
         if self.cell is not None and len(self.chain) > 1 and self.chain[-2].pid == 0:
-            pid = self.chain[-2].pid = self.processes.first_child(self.tip.pid)
+            pid = self.chain[-2].pid = self.processes.first_new(children)
             self.processes.known |= {pid} - {0}
+        return children
 
     # what follows
 
@@ -276,10 +280,10 @@ class Session:
             self.cell = None
             self.reply(cell.result())
             return
-        self.know_past()
         if cell.keep and cell.report["outcome"] in ("ok", "error"):
             self.settle(self.commit)
         else:
+            self.know_past()
             self.cpu_s += max(0.0, cpu_s(self.tip.pid) - cell.started_s)
             self.go_back(1, self.stepped_back)
 
@@ -340,12 +344,14 @@ class Session:
 
     def strays(self) -> set[int]:
         """What runs below the chain and is no part of it; a process that took over while it shed its threads is one by now."""
-        self.know_past()
-        roots = {self.tip.pid} if self.chain else set()
-        takes_over = {self.cell.pid} if self.then == self.commit and self.cell is not None else set()
+        children = self.know_past()
+        takes_over: set[int] = set()
+        if self.then == self.commit and self.cell is not None and self.cell.pid != self.tip.pid:
+            takes_over = {self.cell.pid}
+            children += self.processes.children(self.cell.pid)
         # a fork's past may be an orphan that is not known yet
         sure = all(point.pid for other in self.runner.siblings(self) for point in other.chain)
-        return self.processes.strays(self.uid if sure else None, roots | takes_over, takes_over)
+        return self.processes.strays(self.uid if sure else None, children, takes_over)
 
     def ours(self) -> set[int]:
         """All that runs for this session and may go on."""

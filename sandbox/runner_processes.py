@@ -28,29 +28,30 @@ class Processes:
         self.dying: set[int] = set()  # former ones that have been killed
         self.lists_children = os.path.exists(f"/proc/self/task/{self.me}/children")
 
-    def strays(self, uid: int | None, roots: Iterable[int], keep: set[int]) -> set[int]:
-        """Living processes below `roots`, and orphans of the user (if given): all but the known, the dying, and those to keep."""
-        children = self.children if self.lists_children else by_scan()
-        waiting = [pid for root in roots for pid in children(root)]
+    def strays(self, uid: int | None, first: list[int], keep: set[int]) -> set[int]:
+        """The living of `first`, of orphans of the user (if given), and of all below, but for the known, the dying, those to keep."""
+        waiting = [pid for pid in first if self.is_new(pid)]
         if uid is not None:
-            orphans = [pid for pid in children(self.me) if pid not in self.known and pid not in self.dying]
-            waiting += [pid for pid in orphans if self.owner(pid) == uid]
+            waiting += [pid for pid in self.children(self.me) if self.is_new(pid) and self.owner(pid) == uid]
         found: set[int] = set()
         while waiting:
             pid = waiting.pop()
-            if pid not in found and pid not in self.known and pid not in self.dying and pid not in keep:
+            if pid not in found and pid not in keep and self.is_new(pid):
                 found.add(pid)
-                waiting += children(pid)
+                waiting += self.children(pid)
         return {pid for pid in found if living(pid)}
 
-    def first_child(self, pid: int) -> int:
-        """The first living child that is not known; 0 if there is none."""
-        children = self.children if self.lists_children else by_scan()
-        news = (child for child in children(pid) if child not in self.known and child not in self.dying and living(child))
-        return next(news, 0)
+    def is_new(self, pid: int) -> bool:
+        return pid not in self.known and pid not in self.dying
+
+    def first_new(self, pids: list[int]) -> int:
+        """The first that lives and is not known; 0 if there is none."""
+        return next((pid for pid in pids if self.is_new(pid) and living(pid)), 0)
 
     def children(self, pid: int) -> list[int]:
         """In the order of their birth, as far as one thread has forked them."""
+        if not self.lists_children:
+            return by_scan()(pid)
         children: list[int] = []
         for thread in threads(pid):
             with suppress(OSError):
