@@ -46,7 +46,11 @@ TemperatureOption = Annotated[float, typer.Option(help="0 is greedy.")]
 TopPOption = Annotated[float, typer.Option(help="Nucleus sampling; 1 is off.")]
 SeedOption = Annotated[int, typer.Option(help="Sample i of a problem draws with this seed + i.")]
 SandboxOption = Annotated[
-    str, typer.Option(help="Where code runs: docker; local (no boundary: your own machine, for trusted models only); none.")
+    str,
+    typer.Option(
+        help="Where code runs: docker (a container each), shared (many in one), the URL of `toolreason sandbox serve`, "
+        "local (no boundary: your own machine, for trusted models only), or none."
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
 
@@ -147,7 +151,13 @@ async def opened(
             from toolreason.execution import SessionBook, open_sandbox
 
             tell(f"starting the {sandbox} sandbox")
-            box = opened = open_sandbox(sandbox, max_sessions=concurrency + SPARE)
+            if sandbox.startswith(("http://", "https://")):
+                opened = open_sandbox("remote", url=sandbox)
+            elif sandbox == "shared":
+                opened = open_sandbox("docker", density="shared", max_sessions=concurrency + SPARE)
+            else:
+                opened = open_sandbox(sandbox, max_sessions=concurrency + SPARE)
+            box = opened
             await stack.enter_async_context(opened)
             sessions = SessionBook(box)
         tell(f"opening {policy}")
@@ -164,8 +174,8 @@ def sandbox_for(sandbox: str, settings: Settings, problems: Iterable[Problem]) -
     """
     from toolreason.types import ReferenceKind
 
-    if sandbox not in ("docker", "local", "none"):
-        raise SettingsError(f"no sandbox {sandbox!r}: there are docker, local and none")
+    if sandbox not in ("docker", "shared", "local", "none") and not sandbox.startswith(("http://", "https://")):
+        raise SettingsError(f"no sandbox {sandbox!r}: there are docker, shared, local, none, and the URL of a sandbox service")
     acts = getattr(settings, "max_calls", 0) > 0 and getattr(settings, "execute", True)
     if acts and sandbox == "none":
         raise SettingsError("this strategy runs code: --sandbox docker (or local), or a strategy that does not, --strategy plain")
