@@ -14,6 +14,7 @@ import pytest
 from tests.serve.service import BEARER, TOKEN, served, until
 from toolreason.errors import SandboxError, SessionLost, SettingsError
 from toolreason.execution import ScriptedSandbox
+from toolreason.serve.app import router
 from toolreason.serve.sandbox import serve
 from toolreason.types import CellResult, Outcome
 
@@ -45,10 +46,11 @@ WRONG: list[dict[bytes, bytes]] = [
 
 @pytest.mark.parametrize("headers", WRONG)
 async def test_every_route_but_health_wants_the_token(headers: dict[bytes, bytes]) -> None:
-    routes = [("GET", "/stats"), ("POST", "/sessions"), ("DELETE", "/sessions/x"), ("POST", "/sessions/x/run"), ("GET", "/nowhere")]
+    routes = [(method, route.path) for route in router.routes for method in route.methods if route.path != "/health"]  # type: ignore[attr-defined]
+    assert len(routes) == 10
     sandbox = ScriptedSandbox()
     async with served(sandbox) as url, httpx.AsyncClient(base_url=url) as http:
-        for method, path in routes:
+        for method, path in [*routes, ("GET", "/nowhere"), ("GET", "//health"), ("GET", "/health/../stats")]:
             answer = await http.request(method, path, headers=list(headers.items()))
             assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
             assert TOKEN not in answer.text
@@ -233,6 +235,24 @@ async def test_a_call_goes_on_when_its_client_goes_away_and_its_answer_waits_for
         assert (await http.post(f"{at}/undo", json={"cells": 1})).status_code == 204
         assert (await http.post(f"{at}/undo", json={"cells": 1})).status_code == 422
     assert len(sandbox.calls) == 1
+
+
+async def test_a_client_that_goes_away_in_the_middle_of_a_body_has_done_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    sandbox = ScriptedSandbox({"1": "done"})
+    async with served(sandbox) as url, client(url) as http:
+        at = await leased(http)
+        for request, kind in ((f"POST {at}/run", "application/json"), (f"PUT {at}/file?path=f", "application/octet-stream")):
+            _, writer = await asyncio.open_connection("127.0.0.1", urlsplit(url).port)
+            head = f"{request} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Type: {kind}\r\n"
+            writer.write(f'{head}Content-Length: 1000\r\n\r\n{{"code": "1"}}'.encode())
+            await writer.drain()
+            await asyncio.sleep(0.1)
+            writer.close()
+            await writer.wait_closed()
+        await asyncio.sleep(0.2)
+        assert (await http.get(f"{at}/files")).json() == {"files": []}
+    assert sandbox.calls == []
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 async def never(code: str) -> CellResult:

@@ -75,6 +75,13 @@ async def test_a_polite_kill_in_mid_call_ends_it_cleanly_with_no_container_left(
     assert TOKEN.encode() not in service.errors
 
 
+async def test_with_a_token_it_listens_on_every_address() -> None:
+    with running(sandbox="local", host="0.0.0.0") as service:
+        url = service.url.replace("0.0.0.0", "127.0.0.1")
+        async with RemoteSandbox(url, token=TOKEN) as sandbox:
+            assert (await (await sandbox.session()).run("6 * 7")).value == "42"
+
+
 async def test_without_a_token_it_serves_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("TOOLREASON_SANDBOX_TOKEN", raising=False)
     with running(sandbox="local", token=None) as service:
