@@ -66,6 +66,7 @@ class Session:
         self.dying: set[int] = set()  # killed, and waited for
         self.guard: Guard | None = None
         self.cells = 0
+        self.undone_cells = 0  # committed cells whose processes have died since
         self.cpu_s, self.printed = 0.0, 0
         for which, (reading, _) in enumerate(self.pipes):
             os.set_blocking(reading, False)
@@ -102,6 +103,9 @@ class Session:
             return
         if self.cells % CROWDED_EVERY == 0 and len(self.chain) > 1 and memory_share() > CROWDED:
             self.trim(1)
+        self.launch(request)
+
+    def launch(self, request: dict[str, Any]) -> None:
         cell = self.cell = CellRun(self.settings, request, self.tip.pid)
         link, theirs = links.pair()
         self.chain.insert(-1, Point(link, self.tip.versions))
@@ -136,12 +140,18 @@ class Session:
             theirs.close()
         other.chain = [point]
 
+        def answer(said: dict[str, Any]) -> None:
+            if self.pending == request["id"]:
+                self.reply(said)
+            else:  # this session is being closed meanwhile
+                self.runner.wire.send({"id": request["id"], **said})
+
         def refused() -> None:
             other.chain.clear()
             other.vacate()
-            self.reply({"refused": "the session's processes are at their limit"})
+            answer({"refused": "the session's processes are at their limit"})
 
-        other.expect_ready(point, lambda _: self.reply({"session": other.number}), refused)
+        other.expect_ready(point, lambda _: answer({"session": other.number}), refused)
 
     def do_put(self, request: dict[str, Any]) -> None:
         """A piece of a file. It stays when the last one has come, or none does."""
@@ -416,10 +426,18 @@ class Session:
         self.reply({})
 
     def lose(self) -> None:
-        """The state is lost. The host runs the committed cells again, in an empty folder."""
-        cell, self.cell, self.then = self.cell, None, None
+        """The state is lost: its process died after the cell that made it had said that all was well. The state before that cell
+        comes back, if it is kept; else the host runs the committed cells again, in an empty folder.
+        """
+        cell, self.then = self.cell, None
         if cell is None:
             raise RuntimeError("the process that held the earlier state is dead")
+        if len(self.chain) > 1:
+            self.undone_cells += 1
+            cell.delivered &= self.tip.pid != 0  # without a past it has not begun
+            self.go_back(1, self.stepped_back if cell.delivered else self.launch_again)
+            return
+        self.cell = None
         self.drain(cell)
 
         def empty() -> None:
@@ -429,6 +447,12 @@ class Session:
         while self.chain:
             self.discard(self.chain.pop())
         self.settle(empty)
+
+    def launch_again(self) -> None:
+        assert self.cell is not None
+        request, self.cell = self.cell.request, None
+        self.tip.versions = self.restored(self.tip.versions)
+        self.launch(request)
 
     def vacate(self) -> None:
         """Give the folder back. The question is that of `close`, or none."""
@@ -504,7 +528,8 @@ class Session:
         self.then = None
         self.stir(float("inf"))
         if self.pending is not None:
-            self.runner.wire.send({"lost": False, **answer, "id": self.pending})
+            self.runner.wire.send({"lost": False, "undone": self.undone_cells, **answer, "id": self.pending})
+            self.undone_cells = 0
         self.pending = None
 
     def stir(self, when: float) -> None:

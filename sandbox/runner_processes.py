@@ -29,7 +29,7 @@ class Processes:
         self.lists_children = os.path.exists(f"/proc/self/task/{self.me}/children")
 
     def strays(self, uid: int | None, first: list[int], keep: set[int]) -> set[int]:
-        """The living of `first`, of orphans of the user (if given), and of all below, but for the known, the dying, those to keep."""
+        """The living of `first`, of orphans of the user (if given), and of all below, but the known, the dying, those to keep."""
         waiting = [pid for pid in first if self.is_new(pid)]
         if uid is not None:
             waiting += [pid for pid in self.children(self.me) if self.is_new(pid) and self.owner(pid) == uid]

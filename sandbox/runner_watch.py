@@ -27,7 +27,7 @@ class CellRun:
     def __init__(self, settings: dict[str, Any], request: dict[str, Any], pid: int) -> None:
         self.pid, self.started_s = pid, cpu_s(pid)
         self.settings, self.timeout, self.keep = settings, float(request["timeout_s"]), bool(request["keep"])
-        self.id, self.code = request["id"], str(request["code"])
+        self.request, self.id, self.code = request, request["id"], str(request["code"])
         self.began = time.monotonic()
         self.deadline = self.began + self.timeout
         self.cpu_s = settings["cell_cpu_s"] or self.timeout * max(1.0, settings["cpus"]) + 2

@@ -123,7 +123,7 @@ def test_a_policy_that_fails_every_time_gives_exit_code_1_and_no_verdicts(here: 
         (("collect", "p.jsonl", "-o", "run", "-s", "guess"), 2, "no strategy 'guess'; there are"),
         (("collect", "p.jsonl", "-o", "run", *PLAIN, "--set", "turns=1"), 2, "keys are: max_tokens"),
         (("collect", "p.jsonl", "-o", "run", *PLAIN, "--temperature", "99"), 2, "outside 0 to 10"),
-        (("collect", "p.jsonl", "-o", "run", *PLAIN, "--sandbox", "chroot"), 2, "there are docker, local and none"),
+        (("collect", "p.jsonl", "-o", "run", *PLAIN, "--sandbox", "chroot"), 2, "there are docker, shared, local, none"),
         (("collect", "p.jsonl", "-o", "run", *PLAIN, "-p", "scripted:none.json"), 2, "none.json"),
         (("collect", "p.jsonl", "-o", "run", "--sandbox", "none"), 2, "runs code: --sandbox docker"),
         (("solve", " ", *PLAIN, "-p", "scripted:four.json"), 2, "the question is empty"),

@@ -76,7 +76,8 @@ async def test_the_prompt_runs_whole_cells_and_its_own_commands(
 ) -> None:
     (tmp_path / "here.txt").write_text("data")
     monkeypatch.chdir(tmp_path)
-    typed(monkeypatch, ["def f():", "    return 1", "", ":put here.txt there.txt", ":files", ":get there.txt back.txt", ":undo 9", "x"])
+    lines = ["def f():", "    return 1", "", ":put here.txt there.txt", ":files", ":get there.txt back.txt", ":undo 9", "x"]
+    typed(monkeypatch, lines)
     async with ScriptedSandbox(lambda code: CellResult(Outcome.OK, value="'\x1b[31m'")) as sandbox:
         assert await sandbox_shell.prompt(sandbox)
     assert [code for _, code in sandbox.calls] == ["def f():\n    return 1\n", "x"]
@@ -89,7 +90,7 @@ async def test_the_prompt_runs_whole_cells_and_its_own_commands(
 
 @pytest.mark.parametrize(
     ("code", "whole"),
-    [("1", True), ("if x:", False), ("if x:\n    y", False), ("if x:\n    y\n", True), ("(1,", False), ("1 +", True), ("'''", False)],
+    [("1", True), ("if x:", False), ("if x:\n  y", False), ("if x:\n  y\n", True), ("(1,", False), ("1 +", True), ("'''", False)],
 )
 def test_a_cell_is_whole_where_pythons_prompt_would_run_it(code: str, whole: bool) -> None:
     assert sandbox_shell.complete(code) is whole
@@ -111,7 +112,7 @@ async def test_stats_tell_whose_a_container_is() -> None:
         found = json.loads(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout)  # noqa: ASYNC221
     mine = [row for row in found["containers"] if row["density"] == "shared" and "alive" in row["owner"]]
     assert mine
-    assert mine[0]["processes"] >= 3
+    assert mine[0]["processes"] >= 2
     assert mine[0]["memory_mb"] > 10
 
 

@@ -50,7 +50,7 @@ def build(json_: common.JsonOption = False) -> None:
 @app.command()
 def serve(
     host: Annotated[str, typer.Option(help="Where to listen. Beyond this machine only with a token.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8642,
+    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8700,
     token: Annotated[
         str | None,
         typer.Option(envvar="TOOLREASON_SANDBOX_TOKEN", help="What clients must show; better in the environment than here."),
@@ -62,7 +62,7 @@ def serve(
 ) -> None:
     """Offer sandbox sessions over HTTP, for rollouts on another machine: `open_sandbox("remote", url=...)` there.
 
-    Example: toolreason sandbox serve --density shared --port 8642
+    Example: toolreason sandbox serve --density shared --port 8700
     """
     from toolreason.serve.sandbox import serve as serve_http
 

@@ -65,7 +65,7 @@ class Session(Protocol):
     async def fork(self) -> Self:
         """A second session with the same variables and files; from now on each goes its own way.
 
-        Its work folder is another one, which is its current directory: relative paths mean its own copy. Raises SandboxError when
+        Its work folder is another one, which is its current directory: relative paths mean its own copy. Raises InputError when
         `Limits.forks` are open already.
         """
         ...

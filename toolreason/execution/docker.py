@@ -16,7 +16,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self, TypeVar
 
-from toolreason.errors import SandboxError, SettingsError
+from toolreason.errors import SandboxError, SettingsError, ToolreasonError
 from toolreason.execution import image as images
 from toolreason.execution import reaper
 from toolreason.execution.base import Limits
@@ -190,7 +190,7 @@ class DockerSandbox:
         """End a session of a container in which others go on."""
         try:
             await container.runner.ask(ANSWER_S, op="close", session=session.number)
-        except SandboxError as error:
+        except ToolreasonError as error:
             if container.runner.alive:  # it could not be ended: nobody may come after it
                 log.warning("a session could not be ended, so its container is: %s", error)
                 container.runner.close(str(error))

@@ -6,11 +6,11 @@ import asyncio
 import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from toolreason.errors import InputError, SandboxError, SessionLost
+from toolreason.errors import InputError, SandboxError, SessionLost, ToolreasonError
 from toolreason.execution.base import FileInfo, Limits
 from toolreason.execution.wire import Runner, cell_result, content
 from toolreason.types import CellResult, Outcome
@@ -66,10 +66,10 @@ class RunnerSession:
     ) -> RunnerSession:
         """A fresh session. Raises SandboxError."""
         try:
-            frame = await runner.ask(ANSWER_S, op="open")
+            number = await _made(runner, op="open")
         except InputError as error:
             raise SandboxError(f"the runner opens no session: {error}") from error
-        return cls(runner, _number(frame), limits, grace_s, on_close, on_fork)
+        return cls(runner, number, limits, grace_s, on_close, on_fork)
 
     @property
     def alive(self) -> bool:
@@ -101,11 +101,9 @@ class RunnerSession:
 
     async def fork(self) -> RunnerSession:
         async with self._turn():
-            frame = await self._ask(op="fork")
+            number = await _made(self.runner, op="fork", session=self.number)
             history = tuple(self._history)
-            other = RunnerSession(
-                self.runner, _number(frame), self._limits, self._grace_s, self.on_close, self._on_fork, history
-            )
+            other = RunnerSession(self.runner, number, self._limits, self._grace_s, self.on_close, self._on_fork, history)
             other._complete = self._complete
             self._on_fork(other)
             return other
@@ -113,9 +111,7 @@ class RunnerSession:
     async def undo(self, cells: int = 1) -> None:
         async with self._turn():
             await self._ask(op="undo", cells=cells)
-            for _ in range(cells):
-                while self._history and self._history.pop().code is None:
-                    pass
+            self._forget(cells)
 
     async def put(self, path: str, data: bytes) -> None:
         if len(data) > MAX_FILE:
@@ -184,7 +180,15 @@ class RunnerSession:
             reply = await self.runner.ask(timeout + self._grace_s, **question)
         except InputError as error:  # a runner has no reason to refuse a cell
             raise SandboxError(str(error)) from error
-        return cell_result(reply), reply.get("lost") is True, reply.get("ran") is not False
+        result, undone = cell_result(reply), reply.get("undone")
+        self._forget(undone if type(undone) is int and 0 <= undone <= self._limits.undo_depth else 0)
+        return result, reply.get("lost") is True, reply.get("ran") is not False
+
+    def _forget(self, cells: int) -> None:
+        """Committed cells that are no more, and what was put after them."""
+        for _ in range(cells):
+            while self._history and self._history.pop().code is None:
+                pass
 
     def _record(self, step: Step) -> None:
         self._history.append(step)
@@ -205,8 +209,20 @@ class RunnerSession:
                 raise SessionLost(f"its processes were killed, and a cell ended differently when run again: {result.outcome}")
 
 
-def _number(frame: dict[str, Any]) -> int:
+async def _made(runner: Runner, **question: Any) -> int:
+    """The number of a session that the runner makes. When this is cancelled, the session is closed as soon as it is made."""
+    asking = asyncio.ensure_future(runner.ask(ANSWER_S, **question))
+    try:
+        frame = await asyncio.shield(asking)
+    except asyncio.CancelledError:
+        runner.later(_unmake(runner, asking))
+        raise
     number = frame.get("session")
     if type(number) is not int:
         raise SandboxError("the runner's reply names no session")
     return number
+
+
+async def _unmake(runner: Runner, asking: asyncio.Future[dict[str, Any]]) -> None:
+    with suppress(ToolreasonError):
+        await runner.ask(ANSWER_S, op="close", session=(await asking).get("session"))

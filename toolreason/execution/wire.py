@@ -11,7 +11,7 @@ import binascii
 import json
 import math
 from base64 import b64decode
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from toolreason.errors import InputError, SandboxError, SessionLost
@@ -95,6 +95,7 @@ class Runner:
         self._count = 0
         self._closed: str | None = None
         self._listener: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Future[Any]] = set()
 
     @property
     def alive(self) -> bool:
@@ -145,6 +146,12 @@ class Runner:
         if isinstance(frame.get("failed"), str):
             raise SandboxError(f"the runner failed: {plain(frame['failed'])[:500]}")
         return frame
+
+    def later(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Do this in the background."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def close(self, why: str = "it was closed", error: Exception | None = None) -> None:
         """Give the runner up: it ends when its input does. Safe to call twice."""
