@@ -69,12 +69,14 @@ class Folder:
             switch(before)
 
     def walk(self, top: int, bounded: bool = True) -> Iterator[Found]:
-        """Everything below, a folder before its content. What is bounded raises TooMuch."""
+        """Everything below but what is hidden, a folder before its content. What is bounded raises TooMuch."""
         seen = 0
 
         def below(fd: int, prefix: str, depth: int) -> Iterator[Found]:
             nonlocal seen
             for name in os.listdir(fd):
+                if name == HIDDEN and not prefix:
+                    continue
                 try:
                     info = os.stat(name, dir_fd=fd, follow_symlinks=False)
                 except FileNotFoundError:  # a fork of the session may share this folder
@@ -131,7 +133,7 @@ class Folder:
                 found = [(path, info.st_size) for path, _, _, info in self.walk(top) if stat.S_ISREG(info.st_mode)]
         except TooMuch as error:
             raise Refused(str(error)) from error
-        return sorted((path, size) for path, size in found if not path.startswith(HIDDEN + "/") and path.isprintable())
+        return sorted((path, size) for path, size in found if path.isprintable())
 
 
 def switch(uid: int) -> None:
