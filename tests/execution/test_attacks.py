@@ -48,7 +48,8 @@ async def test_it_is_contained(bench: Bench, sessions: list[Session], attack: At
 async def test_neighbours_share_nothing(bench: Bench) -> None:
     """Files, processes, abstract sockets, shared memory."""
     one, two = await bench.sandbox.session(), await bench.sandbox.session()
-    await one.run("import os\nsecret = 'hidden'\nopen('secret', 'w').write(secret)\nos.chmod('secret', 0o666)\nos.chmod('.', 0o777)")
+    await one.run("secret = 'hidden'\nopen('secret', 'w').write(secret)\nimport os\nos.chmod('secret', 0o666)")
+    await one.run("os.chmod('.', 0o777)")
     where = eval((await one.run("os.getcwd(), os.getpid(), os.getuid()")).value or "")
     serve = "import socket\ns = socket.socket(socket.AF_UNIX)\ns.bind('\\0toolreason')\ns.listen()"
     assert (await one.run(serve)).outcome in (Outcome.OK, Outcome.ERROR)  # in density shared there are no sockets

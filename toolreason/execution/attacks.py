@@ -1,4 +1,4 @@
-"""Hostile cells, each with what may come of it. The walls are tried with them: in the tests, and on a user's own engine."""
+"""Hostile cells, each with what may come of it: what the walls are tried with, in the tests and on a user's own engine."""
 
 from __future__ import annotations
 
