@@ -45,7 +45,13 @@ SIGNALS = {
     "rt_sigqueueinfo": (129, 138),
     "rt_tgsigqueueinfo": (297, 240),
 }
-PRLIMIT = (302, 261)
+# of another process than the caller's own
+OTHERS = {"prlimit64": (302, 261), "setpgid": (109, 154)}
+# ways to have the kernel send a signal to somebody, or to hold up whoever opens a file: by the second argument
+COMMANDS = {
+    (72, 25): (8, 10, 15, 1024),  # fcntl: F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE
+    (16, 29): (0x8901, 0x8902, 0x5410),  # ioctl: FIOSETOWN, SIOCSPGRP, TIOCSPGRP
+}
 ARCHITECTURES = {"x86_64": (0xC000003E, 0), "aarch64": (0xC00000B7, 1)}
 
 
@@ -60,8 +66,14 @@ def program(shared: bool, notify: bool) -> bytes:
     refused += [(numbers[column], NOTIFY) for numbers in SIGNALS.values() if notify]
     for number, verdict in refused:
         code += [(JUMP_EQUAL, 0, 1, number), (RETURN, 0, 0, verdict)]
-    # prlimit of another process than the caller's own: argument 0 in two halves
-    code += [(JUMP_EQUAL, 0, 3, PRLIMIT[column]), (LOAD, 0, 0, 16), (JUMP_EQUAL, 1, 0, 0), (RETURN, 0, 0, ERRNO | EPERM)]
+    for numbers in OTHERS.values():  # the first argument is 0 for oneself
+        code += [(JUMP_EQUAL, 0, 4, numbers[column]), (LOAD, 0, 0, 16), (JUMP_EQUAL, 1, 0, 0), (RETURN, 0, 0, ERRNO | EPERM)]
+        code += [(RETURN, 0, 0, ALLOW)]
+    for numbers, commands in COMMANDS.items():
+        code += [(JUMP_EQUAL, 0, 2 * len(commands) + 2, numbers[column]), (LOAD, 0, 0, 24)]
+        for command in commands:
+            code += [(JUMP_EQUAL, 0, 1, command), (RETURN, 0, 0, ERRNO | EPERM)]
+        code += [(RETURN, 0, 0, ALLOW)]
     code += [(RETURN, 0, 0, ALLOW)]
     return b"".join(struct.pack("HBBI", *line) for line in code)
 
@@ -108,12 +120,27 @@ class Guard:
         with suppress(OSError):  # who asked may be dead
             fcntl.ioctl(self.fd, RECEIVE, question)
             (identity,) = struct.unpack_from("Q", question)
+            (sender,) = struct.unpack_from("I", question, 8)
             (target,) = struct.unpack_from("i", question, 32)  # the first argument
-            protected = self.protected()
-            forbidden = target == -1 or target in protected or -target in protected
+            forbidden = self.forbidden(sender, target)
             answer = struct.pack("QqiI", identity, 0, -EPERM, 0) if forbidden else struct.pack("QqiI", identity, 0, 0, CONTINUE)
             fcntl.ioctl(self.fd, SEND, bytearray(answer))
         return True
 
+    def forbidden(self, sender: int, target: int) -> bool:
+        """Whether a signal to this process, or for 0 and below to this group, would reach a protected one."""
+        protected = self.protected()
+        if target > 0 or target == -1:
+            return target == -1 or target in protected
+        group = -target or group_of(sender)
+        return any(group_of(pid) == group for pid in protected)
+
     def close(self) -> None:
         os.close(self.fd)
+
+
+def group_of(pid: int) -> int:
+    try:
+        return os.getpgid(pid)
+    except OSError:
+        return -1

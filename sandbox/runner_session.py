@@ -98,8 +98,6 @@ def serve(link: socket.socket, namespace: dict[str, Any], settings: dict[str, An
             link.send(links.pack(["no-fork"], []))
             continue
         pasts.append(past)
-        with suppress(OSError):
-            setpgid(past, past)  # a cell that signals its own process group does not mean the past
         number, cpu_s = words
         code = enter(fds, text, int(cpu_s))
         report(link, runner_cell.run(code, number, namespace, settings))
@@ -107,6 +105,7 @@ def serve(link: socket.socket, namespace: dict[str, Any], settings: dict[str, An
 
 def sleep(link: socket.socket, fds: list[int]) -> socket.socket:
     """Be the past, touching as little memory as can be, until woken. Returns the link to serve."""
+    setpgid(0, 0)  # a cell that signals its own process group does not mean the past
     own, *rest = fds
     handler = _signal.signal(_signal.SIGHUP, _signal.SIG_IGN)  # which the kernel sends to the stopped when their parent dies
     if peek(own) <= 0:

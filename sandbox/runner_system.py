@@ -20,7 +20,10 @@ raw_fork = _python.fork
 
 def peek(fd: int) -> int:
     """Wait for a message and leave it there; 0 or less at the end."""
-    return int(_recv(fd, _byte, 1, socket.MSG_PEEK))
+    for _ in range(1000):  # a signal may interrupt it
+        if (count := int(_recv(fd, _byte, 1, socket.MSG_PEEK))) >= 0:
+            return count
+    return -1
 
 
 def prctl(option: int, value: int) -> None:
