@@ -14,12 +14,7 @@ from toolreason.execution.conformance import Bench, Failed
 from toolreason.execution.scripted import ScriptedSandbox
 from toolreason.types import CellResult, Outcome
 
-DENSITIES = ("container", "shared")
-CASES = [
-    pytest.param(name, attack, marks=kind(name).marks, id=f"{name}-{attack.group}-{attack.name}")
-    for name in DENSITIES
-    for attack in attacks()
-]
+DENSITIES = [kind(name) for name in ("container", "shared")]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -32,7 +27,8 @@ async def sessions(bench: Bench) -> AsyncIterator[list[Session]]:
 
 
 @pytest.mark.asyncio(loop_scope="module")
-@pytest.mark.parametrize(("bench", "attack"), CASES, indirect=["bench"], scope="module")
+@pytest.mark.parametrize("attack", [pytest.param(attack, id=f"{attack.group}-{attack.name}") for attack in attacks()])
+@pytest.mark.parametrize("bench", DENSITIES, indirect=True, scope="module")
 async def test_it_is_contained(bench: Bench, sessions: list[Session], attack: Attack) -> None:
     try:
         await run(attack, *sessions)
@@ -44,7 +40,7 @@ async def test_it_is_contained(bench: Bench, sessions: list[Session], attack: At
 
 
 @pytest.mark.asyncio(loop_scope="module")
-@pytest.mark.parametrize("bench", [kind(name) for name in DENSITIES], indirect=True, scope="module")
+@pytest.mark.parametrize("bench", DENSITIES, indirect=True, scope="module")
 async def test_neighbours_share_nothing(bench: Bench) -> None:
     """Files, processes, abstract sockets, shared memory."""
     one, two = await bench.sandbox.session(), await bench.sandbox.session()
