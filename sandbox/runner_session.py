@@ -107,13 +107,13 @@ def sleep(link: socket.socket, fds: list[int]) -> socket.socket:
     """Be the past, touching as little memory as can be, until woken. Returns the link to serve."""
     setpgid(0, 0)  # a cell that signals its own process group does not mean the past
     own, *rest = fds
+    link.close()  # so that it ends with the process that it is for
     handler = _signal.signal(_signal.SIGHUP, _signal.SIG_IGN)  # which the kernel sends to the stopped when their parent dies
     if peek(own) <= 0:
         _exit(0)
     if handler is not None:
         _signal.signal(_signal.SIGHUP, handler)
     _close(rest)
-    link.close()
     link = socket.socket(fileno=own)
     link.recv(64)
     link.send(b"ready")
