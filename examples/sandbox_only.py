@@ -1,4 +1,4 @@
-"""The sandbox on its own: cells that keep their state, and one that is stopped and leaves no trace.
+"""The sandbox on its own: cells that keep their state, one that is stopped and leaves no trace, a step back, and two futures.
 
 Needs a container engine and the image (`toolreason sandbox build`).
 """
@@ -24,6 +24,12 @@ async def main() -> None:
             print(">>> " + code.replace("\n", "\n... "))
             print(result.stdout or result.value or result.error)
             print(f"    [{result.outcome}, {result.duration_s * 1000:.0f} ms]\n")
+        await session.run("roots = None\nopen('plan', 'w').write('forget')")
+        await session.undo()
+        print("after a step back:", (await session.run("roots")).value, await session.files())
+        other = await session.fork()
+        await other.run("roots = roots[:1]")
+        print("two futures:", (await session.run("roots")).value, (await other.run("roots")).value)
 
 
 if __name__ == "__main__":

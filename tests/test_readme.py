@@ -29,7 +29,8 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
-EMBED, SERVE, TRAIN = blocks(README, "python")
+EMBED, SERVE, TRAIN, STEP_BACK = blocks(README, "python")
+(SANDBOX,) = blocks(PAGES["sandbox.md"], "python")
 
 
 def commands() -> Iterator[tuple[str, str]]:
@@ -107,6 +108,22 @@ def test_the_training_rows_learn_what_the_model_said_and_the_hints(tmp_path: Pat
     names: dict[str, Any] = {}
     exec(TRAIN, names)
     assert names["row"] == {"input_ids": [1, 2, 3, 4, 5, 6, 7], "labels": [-100, -100, 3, 4, -100, -100, 7]}
+
+
+@pytest.mark.docker
+async def test_the_step_back_is_one() -> None:
+    from toolreason import open_sandbox
+
+    names: dict[str, Any] = {"open_sandbox": open_sandbox}
+    exec(STEP_BACK.replace("        await other.undo()\n", '        await other.undo()\n        return (await other.run("x")).value\n'), names)
+    assert await names["step_back"]() == "1"
+
+
+@pytest.mark.docker
+async def test_what_the_page_on_the_sandbox_shows_holds() -> None:
+    names: dict[str, Any] = {}
+    exec(SANDBOX, names)
+    await names["main"]()
 
 
 def test_the_readme_is_short() -> None:
