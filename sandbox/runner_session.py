@@ -18,7 +18,7 @@ import socket
 import sys
 import types
 from contextlib import suppress
-from os import _exit, close, dup2, fork, getpid, setpgid, waitpid, write  # a cell may replace those of `os`
+from os import _exit, close, dup2, fork, fstat, getpid, setpgid, waitpid, write  # a cell may replace those of `os`
 from os import open as os_open
 from random import getstate, setstate
 from time import process_time
@@ -84,6 +84,7 @@ def serve(link: socket.socket, namespace: dict[str, Any], settings: dict[str, An
         _cell_pid = getpid()
         out_of_memory_first(0)
         prctl(PR_SET_DUMPABLE, 0)  # no cell of this session, though it has the same user id, may look into it or trace it
+        occupy()
         (op, *words), (text,), fds = receive(link)
         if op == "fork":
             link = branch(link, fds, text)
@@ -135,6 +136,15 @@ def branch(link: socket.socket, fds: list[int], folder: str) -> socket.socket:
     link = socket.socket(fileno=fds[0])
     link.send(b"ready")
     return link
+
+
+def occupy() -> None:
+    """Have something on descriptors 0 to 2, should a cell have closed them: what is received next must not land there."""
+    for fd in range(3):
+        try:
+            fstat(fd)
+        except OSError:
+            os_open("/dev/null", os.O_RDWR)  # takes the lowest that is free
 
 
 def ended(child: int, options: int = os.WNOHANG) -> bool:

@@ -115,7 +115,8 @@ async def test_the_step_back_is_one() -> None:
     from toolreason import open_sandbox
 
     names: dict[str, Any] = {"open_sandbox": open_sandbox}
-    exec(STEP_BACK.replace("        await other.undo()\n", '        await other.undo()\n        return (await other.run("x")).value\n'), names)
+    last = "        await other.undo()\n"
+    exec(STEP_BACK.replace(last, last + '        return (await other.run("x")).value\n'), names)
     assert await names["step_back"]() == "1"
 
 
