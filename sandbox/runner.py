@@ -118,7 +118,7 @@ class Runner:
         """A session has ended, and its folder is empty again."""
         self.active.discard(session)
         del self.sessions[session.number]
-        self.free.append(session.folders[0].path)
+        self.free.append(session.folders[0].place)
 
     def siblings(self, session: Session) -> list[Session]:
         """The other sessions under the same user id: forks of one another."""

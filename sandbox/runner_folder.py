@@ -33,11 +33,16 @@ class TooMuch(Exception):
 class Folder:
     """One folder. Whoever starts the container makes it; it belongs to the session's user from `give` to `clear`."""
 
-    def __init__(self, path: str, settings: dict[str, Any], uid: int) -> None:
-        self.path, self.uid = path, uid
+    def __init__(self, place: str, settings: dict[str, Any], uid: int) -> None:
+        self.place, self.uid = place, uid
         self.own_ids, self.most = settings["own_ids"], settings["disk_files"]
+        self.path = f"{place}/home" if settings["shared"] else place
 
     def give(self) -> None:
+        if self.path != self.place:  # behind a door that is not the session's to open for others
+            os.chown(self.place, 0, self.uid)
+            os.chmod(self.place, 0o710)
+            os.mkdir(self.path, 0o700)
         if self.own_ids:
             os.chown(self.path, self.uid, self.uid)
 
@@ -98,7 +103,9 @@ class Folder:
             os.fchmod(top, 0o700)
             for name in os.listdir(top):
                 remove(top, name, top, os.stat(name, dir_fd=top, follow_symlinks=False))
-        if self.own_ids:
+        if self.path != self.place:
+            os.rmdir(self.path)
+        elif self.own_ids:
             os.chown(self.path, 0, 0)
 
     def put(self, path: str, data: bytes, append: bool) -> None:
