@@ -166,7 +166,7 @@ def report(tally: Tally, seconds: float, left: int) -> dict[str, Any]:
     if tally.times:
         found |= {"p50_ms": round(statistics.median(tally.times) * 1e3, 1), "p99_ms": round(percentile(tally.times, 99) * 1e3, 1)}
     found |= {"lost": len(tally.lost), "wrong": len(tally.wrong), "containers_left": left, "flat": flat}
-    return found | {"hostile": dict(sorted(tally.hostile.items())), "trouble": (tally.lost + tally.wrong)[:10]}
+    return found | {"hostile": dict(sorted(tally.hostile.items())), "trouble": (tally.wrong + tally.lost)[:10]}
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 TICK_S = 0.1  # how often a running cell's CPU time and memory are looked at
 SETTLE_S = 0.002  # how often it is looked whether the killed are dead
-PATIENCE_S = 10.0  # how long the killed may take to die
+PATIENCE_S = 20.0  # how long the killed may take to die, and the woken to answer, on a machine that has too much to do
 CROWDED, CROWDED_EVERY = 0.5, 4  # of the container's memory: then only the present state is kept; looked at now and then
 
 

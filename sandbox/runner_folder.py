@@ -191,6 +191,8 @@ def parent(top: int, path: list[str], make: bool = False) -> Iterator[tuple[int,
             if make:
                 with suppress(FileExistsError):
                     os.mkdir(folder, 0o700, dir_fd=fd)
+            if stat.S_ISLNK(os.stat(folder, dir_fd=fd, follow_symlinks=False).st_mode):  # gVisor's kernel would follow it
+                raise NotADirectoryError(errno.ENOTDIR, "a link is on the way")
             inner = os.open(folder, DIRECTORY, dir_fd=fd)
             os.close(fd)
             fd = inner

@@ -28,6 +28,18 @@ def test_the_tag_changes_with_any_file_and_with_the_base(monkeypatch: pytest.Mon
     assert len(seen) == 6
     (tmp_path / "notes.md").write_text("no part of it")
     assert image.image_tag() in seen
+    monkeypatch.setattr(image, "UNNEEDED", ())
+    assert image.image_tag() not in seen
+
+
+def test_of_the_packages_only_what_no_cell_imports_is_left_out(tmp_path: Path) -> None:
+    kept = ("numpy/testing/utils.py", "matplotlib/mpl-data/fonts/a.ttf", "six.py")
+    gone = ("numpy/linalg/tests/test_linalg.py", "tests/a.py", "matplotlib/mpl-data/sample_data/a.csv")
+    for name in (*kept, *gone):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    image.strip(tmp_path)
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == set(kept)
 
 
 def test_every_package_is_pinned_by_version_and_hash() -> None:
@@ -151,3 +163,36 @@ def test_a_built_image_is_found_and_not_built_again() -> None:
     assert image.exists()
     assert image.build(said.append).startswith("toolreason-sandbox:")
     assert said == []
+
+
+FIRST_FIGURE = """
+import os
+os.mkdir("/tmp/settings")
+[name] = os.listdir("/opt/toolreason/matplotlib")
+os.symlink(f"/opt/toolreason/matplotlib/{name}", f"/tmp/settings/{name}")
+import matplotlib.pyplot
+matplotlib.pyplot.plot([1, 2])
+matplotlib.pyplot.title("fonts")
+matplotlib.pyplot.savefig("/tmp/figure.png")
+print(matplotlib.get_backend(), os.listdir("/tmp/settings") == [name] and os.path.islink(f"/tmp/settings/{name}"))
+"""
+
+
+@pytest.mark.docker
+def test_any_user_draws_in_a_read_only_container_with_the_list_of_fonts_that_the_image_has() -> None:
+    client = image.Engine.find().client()
+    try:
+        said = client.containers.run(
+            image.find(client),
+            entrypoint=["python3", "-W", "error", "-c", FIRST_FIGURE],
+            user="4321:4321",
+            read_only=True,
+            network_disabled=True,
+            environment={"MPLCONFIGDIR": "/tmp/settings"},
+            tmpfs={"/tmp": "rw,mode=1777"},
+            stderr=True,
+            remove=True,
+        )
+    finally:
+        client.close()
+    assert said == b"agg True\n"  # nor is anything said on standard error

@@ -18,7 +18,8 @@ RUNNER_MB = 128  # what the runner and its imports take, on top of the sessions'
 FRESH_MB, BUSY = 16, 4  # what a shared container has for each session, and how many of them may use all of theirs at a time
 CAPABILITIES = ["CHOWN", "KILL", "SETGID", "SETUID"]  # of process 1 alone: cells have none
 MOST_PROCESSES = 8192
-RUNTIME_PROCESSES = 512  # of a runtime that is a kernel of its own: its threads count too
+RUNTIME_PROCESSES = 4096  # of a runtime that is a kernel of its own: its threads count too
+RUNTIME_MB = 512  # and its memory
 PERIOD_US = 20_000  # of CPU shares: a cell's burst that meets its share's end waits for the next period, so it is a short one
 MOUNT = "rw,noexec,nosuid,nodev,mode=0700"
 
@@ -68,9 +69,10 @@ class Plan:
         limits = self.limits
         if self.memory_mb is not None:
             return self.memory_mb << 20
+        own = RUNNER_MB + (RUNTIME_MB if self.runtime else 0)
         if self.density == "shared":
-            return (RUNNER_MB + BUSY * limits.memory_mb + self.slots * FRESH_MB) << 20
-        return (RUNNER_MB + limits.memory_mb + 2 * limits.disk_mb) << 20  # files lie in memory, and are kept twice
+            return (own + BUSY * limits.memory_mb + self.slots * FRESH_MB) << 20
+        return (own + limits.memory_mb + 2 * limits.disk_mb) << 20  # files lie in memory, and are kept twice
 
     def config(self, api: Any) -> dict[str, Any]:
         """The arguments of docker-py's `create_container`."""

@@ -29,6 +29,7 @@ SLIM = "python:3.11-slim"
 BUILD_COMMAND = "toolreason sandbox build"
 PYTHON = "3.11"
 MACHINES = {"amd64": "x86_64", "x86_64": "x86_64", "arm64": "aarch64", "aarch64": "aarch64"}
+UNNEEDED = ("**/tests", "matplotlib/mpl-data/sample_data")  # of the packages: what no cell imports
 Progress = Callable[[str], None]
 
 
@@ -39,7 +40,7 @@ def source() -> Path:
 
 def image_tag(base: str = SLIM) -> str:
     """The tag of the image made from today's sandbox files on `base`: other files, another tag."""
-    digest = hashlib.sha256(base.encode())
+    digest = hashlib.sha256(repr((base, UNNEEDED)).encode())
     for path in (source() / "Dockerfile", source() / "packages.txt", *sorted(source().glob("runner*.py"))):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return f"{REPOSITORY}:{digest.hexdigest()[:16]}"
@@ -155,8 +156,9 @@ def install_packages(target: Path, machine: str) -> None:
 
 def strip(packages: Path) -> None:
     """Remove what no cell imports: the packages' own tests, and matplotlib's sample data."""
-    for folder in (*packages.rglob("tests"), packages / "matplotlib/mpl-data/sample_data"):
-        shutil.rmtree(folder, ignore_errors=True)
+    for pattern in UNNEEDED:
+        for folder in list(packages.glob(pattern)):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_context(file: Any, packages: Path) -> None:
