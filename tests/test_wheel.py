@@ -51,7 +51,8 @@ def test_the_wheel_has_graphs_sandbox_and_data_once_each(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     expected = {str(file.relative_to(ROOT)) for room in ("graphs", "sandbox") for file in (ROOT / room).glob("*") if file.is_file()}
     assert {f"toolreason/{name}" for name in expected} <= set(names)
-    assert {"toolreason/py.typed", "toolreason/models.toml", "toolreason/hints.toml", "toolreason/execution/attacks.toml"} <= set(names)
+    data = {"toolreason/models.toml", "toolreason/hints.toml", "toolreason/execution/attacks.toml"}
+    assert {"toolreason/py.typed", *data} <= set(names)
     assert len(names) == len(set(names))
     assert {name.split("/")[0].split("-")[0] for name in names} == {"toolreason"}
     assert not [name for name in names if "__pycache__" in name]
