@@ -118,9 +118,8 @@ async def test_stats_tell_whose_a_container_is() -> None:
 
 @docker
 async def test_a_check_tells_what_holds_and_goes_on_after_what_does_not() -> None:
-    from toolreason.execution.attacks import attacks
-
     from toolreason.execution import Session, open_sandbox
+    from toolreason.execution.attacks import attacks
     from toolreason.execution.check import check
     from toolreason.execution.conformance import Check, Failed, checks
 

@@ -80,7 +80,9 @@ class DockerSandbox:
             self._engine = Engine.find()
             self._client = await self._control(self._engine.client)
             with asking("the engine does not answer"):
-                cores = int((await self._control(self._client.info))["NCPU"])
+                facts = await self._control(self._client.info)
+            if not (facts.get("MemoryLimit", True) and facts.get("PidsLimit", True)):
+                log.warning("this engine sets no limits on memory or processes of containers: only the runner's own hold")
             if self.image is None:
                 self.image = await self._control(images.find, self._client)
             with asking("the engine could not clear up what earlier processes left"):
@@ -89,7 +91,7 @@ class DockerSandbox:
             self._let_go()
             raise
         self._plan = Plan(
-            self.limits, self.density, self._slots, self.image, self.runtime, self._memory_mb, reaper.labels(self.id), cores
+            self.limits, self.density, self._slots, self.image, self.runtime, self._memory_mb, reaper.labels(self.id), facts["NCPU"]
         )
         if self._idle_s is not None:
             self._spawn(self._end_idle(self._idle_s), "endless")
