@@ -14,13 +14,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from toolreason.errors import SandboxError, SetupError, ToolreasonError
-
-if TYPE_CHECKING:
-    from toolreason.execution.ssh import Line
+from toolreason.execution.tunnel import open_tunnel
 
 NO_ENGINE = (
     "no container engine answers{where}: start Docker (Debian: `apt-get install docker.io && service docker start`; "
@@ -31,8 +29,9 @@ MAX_PAYLOAD = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """An engine's address: `unix:///path`; `tcp://host:port`, with TLS where DOCKER_TLS_VERIFY asks for it; or `ssh://user@host`,
-    reached by the user's own ssh.
+    """An engine's address: `unix:///path` or `tcp://host:port`, with TLS where DOCKER_TLS_VERIFY asks for it.
+
+    An `ssh://user@host` is reached through a tunnel, and is then a `unix://` too.
     """
 
     host: str
@@ -40,26 +39,21 @@ class Engine:
 
     @classmethod
     def find(cls) -> Engine:
-        """The engine that `docker` on this machine would use: DOCKER_HOST, the current context, the usual sockets.
-
-        Raises SetupError.
-        """
+        """The engine that `docker` on this machine would use: DOCKER_HOST, the current context, the usual sockets."""
         certs = None
         if os.environ.get("DOCKER_TLS_VERIFY"):
             certs = os.environ.get("DOCKER_CERT_PATH") or str(Path.home() / ".docker")
-        host = os.environ.get("DOCKER_HOST") or _context_host() or _local_host()
+        host = os.environ.get("DOCKER_HOST") or _context_host() or next((f"unix://{p}" for p in _sockets() if p.exists()), "")
         if not host:
             raise SetupError(NO_ENGINE.format(where=""))
-        if not host.startswith(("unix://", "tcp://", "http://", "https://", "ssh://")):
-            raise SetupError(f"the engine's address {host} is not supported: use unix://, tcp:// or ssh:// (DOCKER_HOST)")
+        if host.startswith("ssh://"):
+            return cls(open_tunnel(host))
+        if not host.startswith(("unix://", "tcp://", "http://", "https://")):
+            raise SetupError(f"DOCKER_HOST {host} is not supported: use unix://, tcp:// or ssh://")
         return cls(host, certs)
 
     def client(self, timeout_s: float = 60) -> Any:
         """A docker-py client that has spoken to the engine. Raises SetupError."""
-        if self.host.startswith("ssh://"):
-            from toolreason.execution import ssh
-
-            return ssh.client(self.host, timeout_s)
         import docker
 
         tls = None
@@ -74,18 +68,8 @@ class Engine:
         except (docker.errors.DockerException, OSError) as error:
             raise SetupError(f"{NO_ENGINE.format(where=f' at {self.host}')} ({error})") from error
 
-    def dial(self) -> Line | None:
-        """An ssh process, where that is the way to the engine: for `connect`. Raises SetupError."""
-        if not self.host.startswith("ssh://"):
-            return None
-        from toolreason.execution.ssh import Line
-
-        return Line(self.host)
-
-    async def connect(self, line: Line | None = None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A byte stream to the engine."""
-        if line is not None:
-            return await asyncio.open_unix_connection(sock=line.socket)
         if self.host.startswith("unix://"):
             return await asyncio.open_unix_connection(self.host.removeprefix("unix://"))
         address = urlsplit(self.host)
@@ -113,8 +97,8 @@ def asking(what: str, error: type[ToolreasonError] = SetupError) -> Iterator[Non
 class Attached:
     """The standard streams of one container, demultiplexed. Closing it closes the container's standard input."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, line: Line | None = None) -> None:
-        self._reader, self._writer, self._line = reader, writer, line
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
         self.stderr = b""  # the last of it: what the runner says when it dies
 
     @property
@@ -142,69 +126,40 @@ class Attached:
 
     def close(self) -> None:
         self._writer.close()
-        if self._line is not None:
-            self._line.let_go()
 
 
 async def attach(engine: Engine, container: str, version: str) -> Attached:
     """Take over the standard streams of a created container. Raises SandboxError, or OSError when the engine is gone."""
-    line = engine.dial()
-    try:
-        reader, writer = await engine.connect(line)
-    except BaseException:
-        if line is not None:
-            line.let_go()
-        raise
-    attached = Attached(reader, writer, line)
-    try:
-        await _upgrade(reader, writer, f"/v{version}/containers/{container}/attach?stream=1&stdin=1&stdout=1&stderr=1")
-    except (SandboxError, OSError) as error:
-        words = await asyncio.to_thread(line.last_words) if line else ""
-        attached.close()
-        if words:
-            raise SandboxError(f"{engine.host}: {words}") from error
-        raise
-    except BaseException:
-        attached.close()
-        raise
-    return attached
-
-
-async def _upgrade(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str) -> None:
-    """Have the engine make a raw stream of this connection. Raises SandboxError, or OSError when the engine is gone."""
+    reader, writer = await engine.connect()
+    path = f"/v{version}/containers/{container}/attach?stream=1&stdin=1&stdout=1&stderr=1"
     head = "Host: docker\r\nUpgrade: tcp\r\nConnection: Upgrade\r\nContent-Length: 0\r\n\r\n"
-    writer.write(f"POST {path} HTTP/1.1\r\n{head}".encode())
     try:
+        writer.write(f"POST {path} HTTP/1.1\r\n{head}".encode())
         answer = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         status = answer.split(" ", 2)[1]
+        if status not in ("101", "200"):
+            raise SandboxError(f"the engine would not attach to the container: {answer.splitlines()[0]}")
     except (asyncio.IncompleteReadError, asyncio.LimitOverrunError, IndexError) as error:
+        writer.close()
         raise SandboxError("the engine's answer to an attach is not HTTP") from error
-    if status not in ("101", "200"):
-        raise SandboxError(f"the engine would not attach to the container: {answer.splitlines()[0]}")
+    except BaseException:
+        writer.close()
+        raise
+    return Attached(reader, writer)
 
 
 def _context_host() -> str:
-    """The address in docker's current context (Docker Desktop, rootless, another machine), or nothing. Raises SetupError."""
-    wanted = os.environ.get("DOCKER_CONTEXT")
+    """The address in docker's current context (Docker Desktop, rootless), or nothing."""
     try:
         from docker.context import ContextAPI
 
-        context = ContextAPI.get_context(wanted)
+        context = ContextAPI.get_current_context()
+        return str(context.Host or "") if context and context.Name != "default" else ""
     except Exception:  # an unreadable ~/.docker is no reason to fail
-        context = None
-    if wanted and context is None:
-        raise SetupError(f"DOCKER_CONTEXT is {wanted}, and docker has no such context: see `docker context ls`")
-    return str(context.Host or "") if context and context.Name != "default" else ""
-
-
-def _local_host() -> str:
-    """The first of the usual sockets that this user may use, else the first that is there, else nothing."""
-    there = [path for path in _sockets() if path.exists()]
-    usable = [path for path in there if os.access(path, os.R_OK | os.W_OK)]
-    return next((f"unix://{path}" for path in usable + there), "")
+        return ""
 
 
 def _sockets() -> list[Path]:
-    runtime = Path(os.environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}")  # where a rootless engine listens
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "/nonexistent")
     home = Path.home() / ".docker"
-    return [Path("/var/run/docker.sock"), runtime / "docker.sock", home / "run/docker.sock", home / "desktop/docker.sock"]
+    return [Path("/var/run/docker.sock"), Path(runtime) / "docker.sock", home / "run/docker.sock", home / "desktop/docker.sock"]
