@@ -25,9 +25,10 @@ from typing import Any, NoReturn
 
 import runner_links as links
 import runner_zygote
-from runner_chain import Session
+from runner_chain import Chain
 from runner_folder import Folder, Refused
 from runner_processes import Processes, resident_mb
+from runner_requests import Session
 from runner_system import PR_SET_CHILD_SUBREAPER, PR_SET_DUMPABLE, prctl
 from runner_wire import Wire
 
@@ -41,7 +42,7 @@ class Runner:
         self.processes.known.add(zygote_pid)
         self.selector = selectors.DefaultSelector()
         self.sessions: dict[int, Session] = {}
-        self.active: set[Session] = set()  # those with something under way
+        self.active: set[Chain] = set()  # those with something under way
         self.free = list(reversed(settings["slots"]))
         self.numbers = itertools.count(1)
         self.ids = itertools.count(first_id()) if settings["own_ids"] else itertools.repeat(os.getuid())
@@ -120,7 +121,7 @@ class Runner:
         del self.sessions[session.number]
         self.free.append(session.folders[0].place)
 
-    def siblings(self, session: Session) -> list[Session]:
+    def siblings(self, session: Chain) -> list[Session]:
         """The other sessions under the same user id: forks of one another."""
         return [other for other in self.sessions.values() if other.uid == session.uid and other is not session]
 

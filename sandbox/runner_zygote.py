@@ -17,7 +17,7 @@ import runner_figures
 import runner_guard
 import runner_links as links
 import runner_session
-from runner_system import raw_fork
+from runner_system import one_arena, raw_fork
 
 PRELOAD = ["numpy", "numpy.random", "sympy", "mpmath", "networkx", "fractions", "decimal", "statistics", "datetime"]
 
@@ -26,6 +26,7 @@ def serve(link: socket.socket, settings: dict[str, Any]) -> NoReturn:
     """Make the imports, say so, and fork a session process for each order, until the link closes."""
     for name in ("OPENBLAS", "OMP", "MKL", "NUMEXPR"):
         os.environ.setdefault(f"{name}_NUM_THREADS", "1")  # threads do not survive a fork
+    one_arena()
     for name in PRELOAD:
         with suppress(ImportError):
             importlib.import_module(name)
