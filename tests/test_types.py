@@ -22,6 +22,7 @@ from toolreason.types import (
     Segment,
     Source,
     StopReason,
+    TakenBack,
     Trajectory,
     Verdict,
     from_json,
@@ -40,11 +41,12 @@ IDS = st.lists(st.integers(0, 2**31), max_size=12).map(tuple)
 def segments(draw: st.DrawFn) -> Segment:
     source = draw(st.sampled_from(Source))
     ids = draw(IDS)
-    logprobs = None
+    logprobs = certainties = None
     if source is Source.MODEL and draw(st.booleans()):
         logprobs = tuple(draw(st.floats(-50, 0)) for _ in ids)
+        certainties = tuple(draw(st.floats(0, 50)) for _ in ids)
     cell = Cell(draw(TEXT), draw(TEXT), draw(RESULTS)) if source is Source.TOOL else None
-    return Segment(source, draw(TEXT), ids, logprobs, cell)
+    return Segment(source, draw(TEXT), ids, logprobs, cell, certainties)
 
 
 PROBLEMS = st.builds(
@@ -71,6 +73,10 @@ TRAJECTORIES = st.builds(
     rewards=st.dictionaries(TEXT, st.floats(-5, 5), max_size=3),
     timings=st.dictionaries(TEXT, SECONDS, max_size=3),
     error=st.none() | TEXT,
+    taken_back=st.lists(
+        st.builds(TakenBack, st.integers(0, 9), segments(), st.none() | st.sampled_from(StopReason)), max_size=2
+    ).map(tuple),
+    round_verdicts=st.lists(st.builds(Verdict, st.sampled_from(Judgement)), max_size=2).map(tuple),
 )
 
 
@@ -147,3 +153,26 @@ def test_tokens_are_counted_by_source_and_the_prompt_only_when_asked_for() -> No
     assert trajectory.tokens(Source.MODEL) == 2
     assert trajectory.token_ids == (1, 2, 3, 4, 5, 6)
     assert trajectory.response == "hm"
+
+
+def test_rounds_are_the_trajectory_as_it_stood_at_each_ending() -> None:
+    prompt, hint = Segment(Source.PROMPT, "p", (1,)), Segment(Source.HINT, "h", (9,))
+    kept, ending = Segment(Source.MODEL, "so ", (2,)), Segment(Source.MODEL, "2.", (3, 4))
+    conjunction = TakenBack(2, Segment(Source.MODEL, "Wait", (5,)))
+    last = Segment(Source.MODEL, "3.", (6,))
+    verdicts = (Verdict(Judgement.WRONG), Verdict(Judgement.CORRECT))
+    whole = Trajectory(
+        "t",
+        "p",
+        "hint_infer",
+        "scripted",
+        (prompt, kept, hint, last),
+        StopReason.ANSWERED,
+        taken_back=(TakenBack(2, ending, StopReason.NO_ANSWER), conjunction),
+        verdict=verdicts[1],
+        round_verdicts=verdicts,
+    )
+    first, second = whole.rounds
+    assert (first.segments, first.stop, first.verdict) == ((prompt, kept, ending), StopReason.NO_ANSWER, verdicts[0])
+    assert second is whole
+    assert (first.spent, whole.spent) == (3, 6)

@@ -39,17 +39,35 @@ def cut(decode: Decode, segment: Segment, end: int) -> Segment:
         return segment
     if not segment.token_ids:
         return replace(segment, text=segment.text[:end])
-    keep = _boundary(decode, segment, max(end, 0))
-    kept = segment.token_ids[:keep]
-    logprobs = None if segment.logprobs is None else segment.logprobs[:keep]
-    return replace(segment, text=_prefix(decode, segment, keep), token_ids=kept, logprobs=logprobs)
+    return first(decode, segment, _boundary(decode, segment, max(end, 0)))
 
 
 def drop_last(decode: Decode, segment: Segment, tokens: int = 1) -> Segment:
     """`segment` without its last `tokens` tokens (an end token that is taken back before a hint)."""
-    keep = max(len(segment.token_ids) - tokens, 0)
-    logprobs = None if segment.logprobs is None else segment.logprobs[:keep]
-    return replace(segment, text=_prefix(decode, segment, keep), token_ids=segment.token_ids[:keep], logprobs=logprobs)
+    return first(decode, segment, max(len(segment.token_ids) - tokens, 0))
+
+
+def first(decode: Decode, segment: Segment, keep: int) -> Segment:
+    """The first `keep` tokens of a segment, with what belongs to them."""
+    return replace(
+        segment,
+        text=_prefix(decode, segment, keep),
+        token_ids=segment.token_ids[:keep],
+        logprobs=None if segment.logprobs is None else segment.logprobs[:keep],
+        certainties=None if segment.certainties is None else segment.certainties[:keep],
+    )
+
+
+def rest(segment: Segment, kept: Segment) -> Segment:
+    """What `segment` has beyond `kept`, its beginning."""
+    keep = len(kept.token_ids)
+    return replace(
+        segment,
+        text=segment.text[len(kept.text) :],
+        token_ids=segment.token_ids[keep:],
+        logprobs=None if segment.logprobs is None else segment.logprobs[keep:],
+        certainties=None if segment.certainties is None else segment.certainties[keep:],
+    )
 
 
 def _prefix(decode: Decode, segment: Segment, keep: int) -> str:

@@ -175,6 +175,8 @@ class Segment:
 
     `token_ids` are the truth and `text` is their decoding; `logprobs` (model segments of engines that report them) are natural
     logs under the model's own distribution, before temperature and top-p, one per token. Text-only policies leave the ids empty.
+    `certainties`, where `Sampling.top_logprobs` asked for them: how far the distribution of each token was from uniform, as
+    `toolreason.policies.certainty` says.
     """
 
     source: Source
@@ -182,29 +184,37 @@ class Segment:
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[float, ...] | None = None
     cell: Cell | None = None
+    certainties: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         coerce_enum(self, "source", Source)
-        coerce_tuples(self, "token_ids", "logprobs")
-        if self.logprobs is not None:
+        coerce_tuples(self, "token_ids", "logprobs", "certainties")
+        for what, values in (("log-probabilities", self.logprobs), ("certainties", self.certainties)):
+            if values is None:
+                continue
             if self.source is not Source.MODEL:
-                raise ValueError(f"a {self.source} segment has no log-probabilities: only sampled tokens do")
-            if len(self.logprobs) != len(self.token_ids):
-                raise ValueError(f"{len(self.token_ids)} tokens but {len(self.logprobs)} log-probabilities")
-            if not all(math.isfinite(value) for value in self.logprobs):
-                raise ValueError("a log-probability of a sampled token is finite")
+                raise ValueError(f"a {self.source} segment has no {what}: only sampled tokens do")
+            if len(values) != len(self.token_ids):
+                raise ValueError(f"{len(self.token_ids)} tokens but {len(values)} {what}")
+            if not all(math.isfinite(value) for value in values):
+                raise ValueError(f"{what} of sampled tokens are finite")
         if (self.cell is not None) != (self.source is Source.TOOL):
             raise ValueError("a tool segment carries its cell, and no other segment does")
 
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How to draw tokens. `temperature` 0 is greedy. `seed` makes a rollout repeatable where the engine allows it."""
+    """How to draw tokens. `temperature` 0 is greedy. `seed` makes a rollout repeatable where the engine allows it.
+
+    With `top_logprobs` above 0 each token comes with its certainty, computed from so many of the distribution's largest
+    log-probabilities where the engine does not give all (vLLM's default limit is 20).
+    """
 
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0  # 0: all
     seed: int = 0
+    top_logprobs: int = 0
 
     def __post_init__(self) -> None:
         from toolreason.errors import SettingsError
@@ -215,6 +225,8 @@ class Sampling:
             raise SettingsError(f"top_p {self.top_p} is outside (0, 1]")
         if self.top_k < 0:
             raise SettingsError(f"top_k {self.top_k} is negative (0 means all)")
+        if self.top_logprobs < 0:
+            raise SettingsError(f"top_logprobs {self.top_logprobs} is negative (0 means none)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,10 +242,28 @@ class Verdict:
 
 
 @dataclass(frozen=True, slots=True)
+class TakenBack:
+    """What the model said and was cut off before a hint or a result went there: it stood after the first `after` segments.
+
+    `stop` is set where the rollout had come to its end: there a round of test-time scaling is over.
+    """
+
+    after: int
+    segment: Segment
+    stop: StopReason | None = None
+
+    def __post_init__(self) -> None:
+        if self.stop is not None:
+            coerce_enum(self, "stop", StopReason)
+
+
+@dataclass(frozen=True, slots=True)
 class Trajectory:
     """One finished rollout. `sample` numbers the rollouts of one problem; `timings` are seconds by part.
 
-    `faults` are the format faults, by name, one entry per occurrence. `rewards` are parts, each by its own name.
+    `faults` are the format faults, by name, one entry per occurrence. `rewards` are parts, each by its own name. `taken_back`
+    are the sampled tokens that the segments do not hold any more. `verdict` is on the answer of the whole, `round_verdicts` on
+    that of each round where there were several.
     """
 
     id: str
@@ -250,10 +280,12 @@ class Trajectory:
     rewards: dict[str, float] = field(default_factory=dict, hash=False)
     timings: dict[str, float] = field(default_factory=dict, hash=False)
     error: str | None = None
+    taken_back: tuple[TakenBack, ...] = ()
+    round_verdicts: tuple[Verdict, ...] = ()
 
     def __post_init__(self) -> None:
         coerce_enum(self, "stop", StopReason)
-        coerce_tuples(self, "segments", "faults")
+        coerce_tuples(self, "segments", "faults", "taken_back", "round_verdicts")
 
     @property
     def token_ids(self) -> tuple[int, ...]:
@@ -276,6 +308,34 @@ class Trajectory:
     def tokens(self, *sources: Source) -> int:
         """The number of tokens from these sources (all but the prompt if none is named)."""
         return count_tokens(self.segments, *sources)
+
+    @property
+    def spent(self) -> int:
+        """All tokens after the prompt, those that were taken back included: what the rollout's token limit counts."""
+        return self.tokens() + sum(len(part.segment.token_ids) for part in self.taken_back)
+
+    @property
+    def rounds(self) -> tuple[Self, ...]:
+        """The trajectory as it was at the end of each round, the whole last. One round: itself alone."""
+        earlier: list[Self] = []
+        for at, part in enumerate(self.taken_back):
+            if part.stop is None:
+                continue
+            number = len(earlier)
+            ending = (part.segment,) if part.segment.text or part.segment.token_ids else ()
+            verdict = self.round_verdicts[number] if number < len(self.round_verdicts) else None
+            earlier.append(
+                replace(
+                    self,
+                    id=f"{self.id}:round{number + 1}",
+                    segments=(*self.segments[: part.after], *ending),
+                    stop=part.stop,
+                    taken_back=self.taken_back[:at],
+                    verdict=verdict,
+                    round_verdicts=(),
+                )
+            )
+        return (*earlier, self)
 
     def with_verdict(self, verdict: Verdict) -> Self:
         return replace(self, verdict=verdict)
