@@ -22,7 +22,7 @@ from toolreason.graphs.state import RolloutContext, RolloutState, trajectory
 from toolreason.policies.base import Completion, Finish, Policy
 from toolreason.strategies import prompts
 from toolreason.strategies.base import Act, Action, Decide, End, Insert, SettingsT, Think, View, as_dict
-from toolreason.types import Cell, Segment, Source, cells
+from toolreason.types import Cell, Segment, Source, StopReason, TakenBack, cells
 
 TRY_AGAIN = (RetryPolicy(initial_interval=0.2, max_attempts=3, retry_on=(PolicyError, SandboxError)),)
 SEED_STRIDE = 1_009  # turns of one rollout draw with different seeds, rollouts with neighbouring seeds do not share them
@@ -52,8 +52,8 @@ class Nodes(Generic[SettingsT]):
     wording: str
     written: formats.Format
 
-    def route(self, state: RolloutState) -> str:
-        match self.decide(_view(state), self.settings):
+    def route(self, state: RolloutState, runtime: Runtime[RolloutContext]) -> str:
+        match self.decide(_view(state, runtime), self.settings):
             case Think():
                 return "think"
             case Act():
@@ -64,14 +64,21 @@ class Nodes(Generic[SettingsT]):
                 return "end"
 
     async def begin(self, state: RolloutState, runtime: Runtime[RolloutContext]) -> RolloutState:
-        messages = prompts.messages(state["problem"], self.wording, self.settings.system)
-        segment = runtime.context.policy.prompt(messages)
-        key = state.get("key") or uuid.uuid4().hex
-        return {"key": key, "segments": [segment], "timings": {"started": time.time()}, **_nothing_said()}
+        problem, context = state["problem"], runtime.context
+        segment = context.policy.prompt(prompts.messages(problem, self.wording, self.settings.system))
+        return {
+            "key": state.get("key") or uuid.uuid4().hex,
+            "segments": [segment],
+            "taken_back": [],
+            "seed": f"{context.sampling.seed}:{problem.id}",
+            "template_thinks": context.policy.thinks,
+            "timings": {"started": time.time()},
+            **_nothing_said(),
+        }
 
     async def think(self, state: RolloutState, runtime: Runtime[RolloutContext]) -> RolloutState:
-        action = self._action(state, Think)
-        view = _view(state)
+        action = self._action(state, runtime, Think)
+        view = _view(state, runtime)
         started = time.perf_counter()
         completion = await self._sample(view, action, runtime)
         segments = list(view.segments)
@@ -109,7 +116,7 @@ class Nodes(Generic[SettingsT]):
             raise
 
     async def act(self, state: RolloutState, runtime: Runtime[RolloutContext]) -> RolloutState:
-        action = self._action(state, Act)
+        action = self._action(state, runtime, Act)
         sessions = runtime.context.sessions
         if sessions is None:
             raise CapabilityError(f"strategy {self.strategy!r} runs code: give its context `sessions`, e.g. a SessionBook")
@@ -130,11 +137,12 @@ class Nodes(Generic[SettingsT]):
         runtime.stream_writer(Event(kind="result", call_id=call_id, outcome=result.outcome.value))
         text = self.written.result(result, formats.tail(segments))
         cell = Cell(call_id, action.code, result)
+        taken_back = _taken_back(state, segments)
         segments.append(_inserted(runtime, segments, text, Source.TOOL, cell))
-        return {"segments": segments, "timings": _spent(state, "tool", started), **_nothing_said()}
+        return {"segments": segments, "taken_back": taken_back, "timings": _spent(state, "tool", started), **_nothing_said()}
 
     async def hint(self, state: RolloutState, runtime: Runtime[RolloutContext]) -> RolloutState:
-        action = self._action(state, Insert)
+        action = self._action(state, runtime, Insert)
         policy = runtime.context.policy
         if not policy.exact:
             raise CapabilityError(
@@ -142,27 +150,38 @@ class Nodes(Generic[SettingsT]):
                 "use an exact policy, `vllm:URL` or `transformers:NAME`"
             )
         segments = _take_back(state, policy, action.cut_at)
+        taken_back = _taken_back(state, segments, action.ended)
         _tell_cut(runtime, state, segments)
-        segments.append(_inserted(runtime, segments, action.text, Source.HINT))
-        return {"segments": segments, **_nothing_said()}
+        text = _lead(segments[-1], action.lead) + action.text
+        segments.append(_inserted(runtime, segments, text, Source.HINT))
+        return {"segments": segments, "taken_back": taken_back, **_nothing_said()}
 
     async def end(self, state: RolloutState, runtime: Runtime[RolloutContext]) -> RolloutState:
-        action = self._action(state, End)
+        action = self._action(state, runtime, End)
         if runtime.context.sessions is not None:
             await runtime.context.sessions.release(state["key"])
         faults = self.written.faults(_without_end(state, runtime.context.policy))
         finished = trajectory(state, runtime.context, self.strategy, as_dict(self.settings), action.reason, faults=faults)
         return {"stop": action.reason, "trajectory": finished}
 
-    def _action(self, state: RolloutState, kind: type[Any]) -> Any:
-        action: Action = self.decide(_view(state), self.settings)
+    def _action(self, state: RolloutState, runtime: Runtime[RolloutContext], kind: type[Any]) -> Any:
+        action: Action = self.decide(_view(state, runtime), self.settings)
         assert isinstance(action, kind), f"the graph of {self.strategy!r} routes {action} to the node for {kind.__name__}"
         return action
 
 
-def _view(state: RolloutState) -> View:
-    segments = tuple(state.get("segments", ()))
-    return View(segments, state.get("finish"), state.get("stop_string"), state.get("end_characters", 0))
+def _view(state: RolloutState, runtime: Runtime[RolloutContext]) -> View:
+    return View(
+        tuple(state.get("segments", ())),
+        state.get("finish"),
+        state.get("stop_string"),
+        state.get("end_characters", 0),
+        tuple(state.get("taken_back", ())),
+        state.get("seed", ""),
+        state["problem"].domain,
+        state.get("template_thinks", False),
+        runtime.context.policy.decode if runtime.context.policy.exact else None,
+    )
 
 
 def _nothing_said() -> RolloutState:
@@ -211,6 +230,27 @@ def _take_back(state: RolloutState, policy: Policy, cut_at: int | None) -> list[
         kept = tokens.drop_last(policy.decode, kept)
     kept = tokens.cut(policy.decode, kept, cut_at)
     return [*segments, kept] if kept.text or kept.token_ids else segments
+
+
+def _taken_back(state: RolloutState, kept: list[Segment], ended: StopReason | None = None) -> list[TakenBack]:
+    """What was taken back so far, and now."""
+    before, last = state.get("taken_back", []), state["segments"][-1]
+    if last.source is not Source.MODEL:  # it ended without a word
+        lost = Segment(Source.MODEL, "")
+    else:
+        lost = tokens.rest(last, kept[-1]) if len(kept) == len(state["segments"]) else last
+    if lost.token_ids or lost.text or ended is not None:
+        return [*before, TakenBack(len(kept), lost, ended)]
+    return before
+
+
+def _lead(last: Segment, wanted: str | None) -> str:
+    """What goes between this segment and a hint: `wanted`, or what makes a paragraph of it; blanks only where there are none."""
+    if last.source is Source.PROMPT or (wanted is not None and not wanted.isspace()):
+        return wanted or ""
+    if wanted is not None:
+        return "" if last.text[-1:].isspace() else wanted
+    return "\n\n"[len(last.text[-2:]) - len(last.text[-2:].rstrip("\n")) :]
 
 
 def _tell_cut(runtime: Runtime[RolloutContext], state: RolloutState, kept: list[Segment]) -> None:

@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 
 from toolreason.execution.base import Sessions
 from toolreason.policies.base import Finish, Policy
-from toolreason.types import Problem, Sampling, Segment, StopReason, Trajectory
+from toolreason.types import Problem, Sampling, Segment, StopReason, TakenBack, Trajectory
 
 
 class RolloutInput(TypedDict, total=False):
@@ -25,9 +25,13 @@ class RolloutOutput(TypedDict):
 
 
 class RolloutState(RolloutInput, total=False):
-    """`finish`, `stop_string` and `end_characters` say how the last model segment ended, as in `strategies.base.View`."""
+    """`finish`, `stop_string` and `end_characters` say how the last model segment ended, as in `strategies.base.View`, which also
+    explains `taken_back`, `seed` and `template_thinks`."""
 
     segments: list[Segment]
+    taken_back: list[TakenBack]
+    seed: str
+    template_thinks: bool
     finish: Finish | None
     stop_string: str | None
     end_characters: int
@@ -71,4 +75,5 @@ def trajectory(
         faults=faults,
         timings=timings,
         error=error,
+        taken_back=tuple(state.get("taken_back", ())),
     )

@@ -17,6 +17,7 @@ class Recorder:
     def __init__(self, policy: Policy) -> None:
         self.inner = policy
         self.name, self.exact, self.context_length = policy.name, policy.exact, policy.context_length
+        self.thinks = policy.thinks
         self.exchanges: list[tuple[tuple[int, ...], Completion]] = []
 
     def prompt(self, messages: Sequence[Message]) -> Segment:
@@ -38,18 +39,18 @@ class Recorder:
 
 
 def check(policy: Recorder, done: Trajectory) -> None:
-    """Each model segment's ids are what came back for all ids before it; all else is derived from ids, or was encoded once."""
-    said = [at for at, segment in enumerate(done.segments) if segment.source is Source.MODEL]
-    assert said
-    assert len(said) == len(policy.exchanges)
-    for at, (given, completion) in zip(said, policy.exchanges, strict=True):
-        segment = done.segments[at]
-        assert given == tuple(token for before in done.segments[:at] for token in before.token_ids)
-        count = len(segment.token_ids)
-        assert segment.token_ids == completion.token_ids[:count]
-        assert segment.logprobs == (completion.logprobs or ())[:count]
-        lost = policy.decode(completion.token_ids[count:])  # an end token that was taken back, or the end of thinking
-        assert len(completion.token_ids) - count <= 1 or "</think>" in lost
+    """Each call's ids are in one model segment, or in what was taken back behind it: in all, nothing that was sampled is lost, and
+    nothing else was added. All else is derived from ids, or was encoded once."""
+    exchanges = iter(policy.exchanges)
+    for at in range(len(done.segments) + 1):
+        for drawn in _calls(done, at):
+            given, completion = next(exchanges)
+            before = done.segments[: at - 1] if at and drawn[0] is done.segments[at - 1] else done.segments[:at]
+            assert given == tuple(token for segment in before for token in segment.token_ids)
+            assert completion.token_ids == tuple(token for part in drawn for token in part.token_ids)
+            assert (completion.logprobs or ()) == tuple(value for part in drawn for value in part.logprobs or ())
+            assert completion.text == "".join(part.text for part in drawn) or REPLACEMENT in completion.text
+    assert next(exchanges, None) is None
     for segment in done.segments:
         if segment.source in (Source.HINT, Source.TOOL):
             assert segment.token_ids == policy.encode(segment.text)
@@ -57,3 +58,12 @@ def check(policy: Recorder, done: Trajectory) -> None:
         if REPLACEMENT not in segment.text:
             assert policy.decode(segment.token_ids) == segment.text
     assert policy.decode(done.token_ids) == done.text
+
+
+def _calls(done: Trajectory, at: int) -> list[list[Segment]]:
+    """What was drawn in the calls that ended after the first `at` segments, each whole: what is kept of it, what was taken back."""
+    lost = [part.segment for part in done.taken_back if part.after == at and part.segment.token_ids]
+    kept = done.segments[at - 1] if at and done.segments[at - 1].source is Source.MODEL else None
+    if kept is None:
+        return [[part] for part in lost]
+    return [[kept, *lost[:1]], *([part] for part in lost[1:])]

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
-from toolreason import runs
+from toolreason import runs, scaling
 from toolreason.errors import InfrastructureError, InputError, ProblemError
 from toolreason.execution.base import Sessions
 from toolreason.policies.base import Policy
@@ -63,18 +63,18 @@ class _Collection:
 
     async def _finish(self, problem: Problem, trajectory: Trajectory) -> None:
         if trajectory.stop is not StopReason.ABORTED:
-            trajectory = trajectory.with_verdict(await self._judge(problem, trajectory))
+            trajectory = await self._judge(problem, trajectory)
         await self.writer.append(trajectory)
         self.tally.add(trajectory)
         if self.on_progress:
             self.on_progress(self.tally)
         self._watch(trajectory)
 
-    async def _judge(self, problem: Problem, trajectory: Trajectory) -> Verdict:
+    async def _judge(self, problem: Problem, trajectory: Trajectory) -> Trajectory:
         try:
-            return await self.verifier(problem, trajectory)
+            return await scaling.judge(problem, trajectory, self.verifier)
         except InfrastructureError as error:
-            return Verdict(Judgement.UNSCORED, reason=f"the verifier failed: {error}")
+            return trajectory.with_verdict(Verdict(Judgement.UNSCORED, reason=f"the verifier failed: {error}"))
 
     def _watch(self, trajectory: Trajectory) -> None:
         """Stop a run whose policy or sandbox is gone, rather than abort every problem there is."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.runnables import RunnableConfig
 
+from toolreason import scaling
 from toolreason.errors import InfrastructureError
 from toolreason.execution.base import Sessions
 from toolreason.graphs.nodes import Event
@@ -20,6 +22,8 @@ from toolreason.types import Problem, Reference, ReferenceKind, Sampling, StopRe
 
 if TYPE_CHECKING:
     from langgraph.graph.state import CompiledStateGraph
+
+TOP_LOGPROBS = 20  # what vLLM gives by default at most
 
 
 async def rollout(
@@ -41,7 +45,7 @@ async def rollout(
     """
     plan = load(strategy) if isinstance(strategy, str) else strategy
     chosen = settings if settings is not None else plan.settings()
-    context = RolloutContext(policy, sessions, sampling or Sampling())
+    context = RolloutContext(policy, sessions, _with_certainties(sampling or Sampling(), chosen))
     state: RolloutState = {"problem": problem, "sample": sample, "key": uuid.uuid4().hex}
     graph = _compiled(plan, chosen)
     config = RunnableConfig(recursion_limit=4 * chosen.max_turns + 10)
@@ -61,6 +65,12 @@ async def rollout(
         return state["trajectory"]
     told = f"{type(failure).__name__}: {failure}"
     return trajectory(state, context, plan.name, as_dict(chosen), StopReason.ABORTED, error=told)
+
+
+def _with_certainties(sampling: Sampling, settings: Settings) -> Sampling:
+    """Certainties are asked for where the settings choose a round by them."""
+    wanted = getattr(settings, "answer", None) == "certain" and not sampling.top_logprobs
+    return replace(sampling, top_logprobs=TOP_LOGPROBS) if wanted else sampling
 
 
 async def _release(sessions: Sessions | None, key: str) -> InfrastructureError | None:
@@ -105,7 +115,7 @@ async def _solve(
             done = await rollout(
                 problem, strategy=strategy, policy=engine, sessions=SessionBook(box), sampling=sampling, settings=settings
             )
-            return done.with_verdict(await verifier(problem, done)) if problem.reference.answer else done
+            return await scaling.judge(problem, done, verifier) if problem.reference.answer else done
     finally:
         await engine.aclose()
 

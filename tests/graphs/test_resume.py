@@ -27,7 +27,7 @@ def script(prompt: str, index: int) -> str:
         return "So it is \\boxed{42}. 日本"
     if "use Python" in said:
         return "print(6*7)\n```\n\n"
-    return "Hm, maybe 41.\n```python\nprint(6*7)\n```\n"
+    return "Hm, maybe 41. Wait, no.\n```python\nprint(6*7)\n```\n"
 
 
 def fresh() -> tuple[RolloutContext, FakeSessions]:
@@ -49,10 +49,12 @@ GRAPHS = [
     artist.build(ArtistSettings(format="fenced")),
     hint_infer.build(HintInferSettings(hint="start")),
     hint_infer.build(HintInferSettings(hint="end")),
+    hint_infer.build(HintInferSettings(hint="random", min_prefix_tokens=0, rounds=2)),
 ]
+NAMES = ["artist", "hint start", "hint end", "hint random, two rounds"]
 
 
-@pytest.mark.parametrize("graph", GRAPHS, ids=["artist", "hint start", "hint end"])
+@pytest.mark.parametrize("graph", GRAPHS, ids=NAMES)
 async def test_a_run_resumed_at_any_checkpoint_ends_with_the_same_segments(graph: Any, saver: Any) -> None:
     compiled = graph.compile(checkpointer=saver)
     config = {"configurable": {"thread_id": "t"}}
@@ -71,7 +73,7 @@ async def test_a_run_resumed_at_any_checkpoint_ends_with_the_same_segments(graph
         assert all(type(segment.token_ids) is tuple for segment in again["trajectory"].segments)
 
 
-@pytest.mark.parametrize("graph", GRAPHS, ids=["artist", "hint start", "hint end"])
+@pytest.mark.parametrize("graph", GRAPHS, ids=NAMES)
 async def test_a_run_that_dies_at_any_step_goes_on_with_the_same_segments(graph: Any, saver: Any) -> None:
     compiled = graph.compile(checkpointer=saver)
     context, _ = fresh()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,7 +21,9 @@ from toolreason.strategies.hint_infer import HintInferSettings
 from toolreason.strategies.plain import PlainSettings
 from toolreason.strategies.prompts import messages
 from toolreason.types import CellResult, Outcome, Problem, Sampling, Segment, Source, StopReason, Trajectory
+from toolreason.verify.extract import answer, own_text
 
+from ..exactness import Recorder, check
 from .conftest import FakeSessions, RecordingPolicy
 
 PROBLEM = Problem("p1", "What is 6 times 7?")
@@ -69,7 +72,8 @@ async def test_the_print_missing_feedback_reaches_the_model() -> None:
 
 async def test_a_start_hint_opens_the_answer_and_the_model_goes_on_in_its_fence(sessions: FakeSessions) -> None:
     policy = ScriptedPolicy(["print(6*7)\n```\n", "So \\boxed{42}"])
-    done = await rollout(PROBLEM, strategy="hint_infer", policy=policy, sessions=sessions)
+    settings = HintInferSettings(kind="complex calculation", wording=0)
+    done = await rollout(PROBLEM, strategy="hint_infer", policy=policy, sessions=sessions, settings=settings)
     assert sources(done) == ["prompt", "hint", "model", "tool", "model"]
     assert done.segments[1].text == HINT_START
     assert done.segments[1].token_ids == policy.encode(HINT_START)
@@ -92,6 +96,89 @@ async def test_an_end_hint_goes_before_the_end_of_thinking(sessions: FakeSession
     done = await rollout(PROBLEM, strategy="hint_infer", policy=policy, sessions=sessions, settings=HintInferSettings(hint="end"))
     assert done.segments[1].text == "<think>hm 41"
     assert done.stop is StopReason.ANSWERED
+
+
+WAITING = "It is 41. Wait, is it? Yes, \\boxed{41}."
+
+
+async def test_a_hint_at_the_last_conjunction_keeps_what_it_took_back(sessions: FakeSessions) -> None:
+    policy = Recorder(ScriptedPolicy([WAITING, "print(6*7)\n```\n", "So \\boxed{42}"]))
+    settings = HintInferSettings(hint="last", min_prefix_tokens=0)
+    done = await rollout(PROBLEM, strategy="hint_infer", policy=policy, sessions=sessions, settings=settings)
+    assert sources(done) == ["prompt", "model", "hint", "model", "tool", "model"]
+    assert done.segments[1].text == "It is 41. "
+    assert done.segments[2].text.startswith("\n\n")
+    assert [(part.after, part.segment.text, part.stop) for part in done.taken_back] == [(2, WAITING[10:] + "<|im_end|>", None)]
+    assert done.spent == done.tokens() + len(done.taken_back[0].segment.token_ids)
+    check(policy, done)
+
+
+async def test_a_small_hint_goes_on_after_the_conjunction(sessions: FakeSessions, tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text('[[hint]]\nkind = "mine"\nplaces = ["middle", "end"]\ntext = "let me compute:\\n```python\\n"\n')
+    policy = Recorder(ScriptedPolicy([WAITING, "print(6*7)\n```\n", "So \\boxed{42}"]))
+    settings = HintInferSettings(hint="last", min_prefix_tokens=0, hints=str(own), kind="mine")
+    done = await rollout(PROBLEM, strategy="hint_infer", policy=policy, sessions=sessions, settings=settings)
+    assert "".join(segment.text for segment in done.segments[1:3]) == "It is 41. Wait, let me compute:\n```python\n"
+    check(policy, done)
+
+
+async def test_hints_at_all_conjunctions_are_written_as_the_reasoning_goes(sessions: FakeSessions) -> None:
+    replies = ["So 41. Wait, I", "print(6*7)\n```\n", "It is 42. Await, said he. Wait, hm", "print(6*7)\n```\n", "\\boxed{42}"]
+    spoken = iter([*replies[:3], "said he. Wait, hm", *replies[3:]])
+    policy = Recorder(ScriptedPolicy(lambda prompt, index: next(spoken)))
+    settings = HintInferSettings(hint="all", min_prefix_tokens=0, max_hints=2)
+    done = await rollout(PROBLEM, strategy="hint_infer", policy=policy, sessions=sessions, settings=settings)
+    assert sources(done) == ["prompt", "model", "hint", "model", "tool", "model", "model", "hint", "model", "tool", "model"]
+    assert (done.segments[5].text, done.segments[6].text) == ("It is 42. Await,", " said he. ".removeprefix(" "))
+    assert done.stop is StopReason.ANSWERED
+    assert len(done.cells) == 2
+    check(policy, done)
+
+
+async def test_a_model_that_thinks_gets_its_start_hint_inside_its_thoughts(sessions: FakeSessions) -> None:
+    policy = ScriptedPolicy(["print(6*7)\n```\n", "</think>So \\boxed{42}"])
+    policy.thinks = True
+    done = await rollout(PROBLEM, strategy="hint_infer", policy=policy, sessions=sessions)
+    assert done.segments[1].text.startswith("<think>\n")
+    settings = HintInferSettings(think="no", execute=False)
+    done = await rollout(PROBLEM, strategy="hint_infer", policy=policy, settings=settings, sampling=Sampling(seed=1))
+    assert "<think>" not in done.segments[1].text
+
+
+async def test_each_round_takes_the_ending_back_and_keeps_its_answer(sessions: FakeSessions) -> None:
+    first, cell, second, third = (
+        "<think>hm</think>\\boxed{41}",
+        "print(6*7)\n```\n",
+        "ok</think>\\boxed{42}",
+        "hm</think>\\boxed{43}",
+    )
+    policy = Recorder(ScriptedPolicy([first, cell, second, cell, third]))
+    settings = HintInferSettings(hint="end", rounds=2)
+    done = await rollout(PROBLEM, strategy="hint_infer", policy=policy, sessions=sessions, settings=settings)
+    assert sources(done) == ["prompt", "model", "hint", "model", "tool", "model", "hint", "model", "tool", "model"]
+    assert [part.stop for part in done.taken_back] == [None, StopReason.ANSWERED]
+    assert [answer(own_text(one.segments)) for one in done.rounds] == ["42", "43"]
+    assert done.rounds[0].response.endswith("ok</think>\\boxed{42}<|im_end|>")
+    assert [len(one.cells) for one in done.rounds] == [1, 2]
+    check(policy, done)
+
+
+async def test_each_round_has_its_own_calls(sessions: FakeSessions) -> None:
+    cell = "print(6*7)\n```\n"
+    policy = ScriptedPolicy([cell, "\\boxed{1}", cell, "\\boxed{2}", cell, "\\boxed{3}"])
+    settings = HintInferSettings(hint="start", max_calls=1, rounds=3)
+    done = await rollout(PROBLEM, strategy="hint_infer", policy=policy, sessions=sessions, settings=settings)
+    assert [len(one.cells) for one in done.rounds] == [1, 2, 3]
+    assert done.stop is StopReason.ANSWERED
+
+
+async def test_the_token_limit_counts_what_was_taken_back(sessions: FakeSessions) -> None:
+    settings = HintInferSettings(hint="last", min_prefix_tokens=0, max_tokens=120)
+    policy = ScriptedPolicy([WAITING, "x" * 200])
+    done = await rollout(PROBLEM, strategy="hint_infer", policy=policy, sessions=sessions, settings=settings)
+    assert done.stop is StopReason.LENGTH
+    assert done.spent == 120 > done.tokens()
 
 
 async def test_without_execution_there_is_no_tool_segment_and_invented_output_is_a_fault() -> None:

@@ -1,9 +1,11 @@
 """The decisions of the strategies, as the papers' numbered steps: state in, next action out."""
 
+import random
+
 import pytest
 
+from toolreason import hints
 from toolreason.errors import SettingsError
-from toolreason.hints import choose
 from toolreason.policies.base import Finish
 from toolreason.strategies import artist, base, hint_infer, plain
 from toolreason.strategies.artist import ArtistSettings
@@ -11,6 +13,11 @@ from toolreason.strategies.base import Act, End, Insert, Think, View, parse_sett
 from toolreason.strategies.hint_infer import HintInferSettings
 from toolreason.strategies.plain import PlainSettings
 from toolreason.types import Cell, CellResult, Outcome, Segment, Source, StopReason
+
+
+def hint_text(place: str) -> str:
+    return hints.library().choose(place, random.Random(0), wording=0)
+
 
 PROMPT = Segment(Source.PROMPT, "p", (1,))
 BLOCK = "```python\nprint(2)\n```\n"
@@ -88,36 +95,36 @@ def test_every_limit_has_its_own_reason(state: View, reason: StopReason) -> None
 
 
 def test_a_start_hint_comes_before_the_first_word() -> None:
-    assert hint_infer.decide(view(), HintInferSettings(hint="start")) == Insert(choose("start").text)
+    assert hint_infer.decide(view(), HintInferSettings(hint="start", wording=0)) == Insert(hint_text("start"))
 
 
 def test_an_end_hint_comes_where_the_model_ends_and_the_end_token_is_taken_back() -> None:
-    settings = HintInferSettings(hint="end")
+    settings = HintInferSettings(hint="end", wording=0)
     assert hint_infer.decide(view(), settings) == Think(("</think>",))
     ended = view(said("So it is 3.<|end|>"), finish=Finish.END, end=len("<|end|>"))
-    assert hint_infer.decide(ended, settings) == Insert("\n\n" + choose("end").text, cut_at=len("So it is 3."))
+    assert hint_infer.decide(ended, settings) == Insert(hint_text("end"), cut_at=len("So it is 3."))
 
 
 def test_an_end_hint_comes_before_the_end_of_thinking() -> None:
     closed = view(said("<think>So 3.\n\n</think>\n"), finish=Finish.STOP, stop="</think>")
-    action = hint_infer.decide(closed, HintInferSettings(hint="end"))
-    assert action == Insert(choose("end").text, cut_at=len("<think>So 3.\n\n"))
+    action = hint_infer.decide(closed, HintInferSettings(hint="end", wording=0))
+    assert action == Insert(hint_text("end"), cut_at=len("<think>So 3.\n\n"))
 
 
 def test_after_the_hint_the_interpreter_is_on() -> None:
-    hint = Segment(Source.HINT, choose("start").text, (1, 2))
+    hint = Segment(Source.HINT, hint_text("start"), (1, 2))
     written = view(hint, said("print(2)\n```\n"), finish=Finish.STOP, stop="```\n")
     assert hint_infer.decide(written, HintInferSettings()) == Act("print(2)\n")
 
 
 def test_the_control_without_execution_runs_nothing() -> None:
-    hint = Segment(Source.HINT, choose("start").text, (1, 2))
+    hint = Segment(Source.HINT, hint_text("start"), (1, 2))
     written = view(hint, said("print(2)\n```\n"), finish=Finish.STOP, stop="```\n")
     assert hint_infer.decide(written, HintInferSettings(execute=False)) == Think()  # nor does a fence cost it a turn
 
 
 def test_there_is_one_hint_only() -> None:
-    hint = Segment(Source.HINT, choose("end").text, (1, 2))
+    hint = Segment(Source.HINT, hint_text("end"), (1, 2))
     ended = view(said("a"), hint, said("print(2)\n"), finish=Finish.END)
     assert hint_infer.decide(ended, HintInferSettings(hint="end")) == End(StopReason.NO_ANSWER)
 
@@ -126,7 +133,7 @@ def test_settings_come_from_texts_and_wrong_ones_name_what_there_is() -> None:
     parsed = parse_settings(HintInferSettings, ["hint=end", "max_tokens=99", "execute=false"])
     assert parsed == HintInferSettings(hint="end", max_tokens=99, execute=False)
     for wrong, told in [
-        ("hint=middle", "hint"),
+        ("hint=middle", "no place"),
         ("colour=red", "keys are"),
         ("max_tokens=many", "max_tokens"),
         ("stateful", "key=value"),

@@ -33,6 +33,7 @@ def collect(
     temperature: common.TemperatureOption = 0.0,
     top_p: common.TopPOption = 1.0,
     seed: common.SeedOption = 0,
+    top_logprobs: common.TopLogprobsOption = 0,
     sandbox: common.SandboxOption = "docker",
     json_: common.JsonOption = False,
 ) -> None:
@@ -55,11 +56,11 @@ def collect(
     from toolreason.types import Sampling
 
     settings = common.settings_of(strategy, set_)
-    sampling = Sampling(temperature, top_p, seed=seed)
+    sampling = Sampling(temperature, top_p, seed=seed, top_logprobs=top_logprobs)
     if samples > 1 and temperature == 0:
         common.say("warning: at temperature 0 all samples of a problem are alike; give --temperature")
-    rows, bad = _load(problems)
-    manifest = _manifest(strategy, as_dict(settings), policy, sampling, problems, rows, samples)
+    rows, bad = load_rows(problems)
+    manifest = manifest_of(strategy, as_dict(settings), policy, sampling, problems, rows, samples)
     chosen = rows[:limit]
     sandbox = common.sandbox_for(sandbox, settings, chosen)
     summary = _collect(out, manifest, chosen, settings, sampling, concurrency, sandbox)
@@ -74,7 +75,7 @@ def collect(
         raise typer.Exit(common.INFRASTRUCTURE)
 
 
-def _load(source: str) -> tuple[list[Problem], list[dict[str, Any]]]:
+def load_rows(source: str) -> tuple[list[Problem], list[dict[str, Any]]]:
     """The problems of a source; the rows that could not be read are named on stderr."""
     from toolreason import problems
     from toolreason.errors import ProblemError
@@ -89,7 +90,7 @@ def _load(source: str) -> tuple[list[Problem], list[dict[str, Any]]]:
     return loaded.problems, [{"line": row.line, "reason": row.reason} for row in loaded.bad]
 
 
-def _manifest(
+def manifest_of(
     strategy: str, settings: dict[str, Any], policy: str, sampling: Sampling, source: str, rows: Sequence[Problem], samples: int
 ) -> Manifest:
     import toolreason
@@ -150,12 +151,13 @@ class Bar:
     def tell(self, what: str) -> None:
         self.display.update(self._task, description=what)
 
-    def __call__(self, tally: Tally) -> None:
+    def __call__(self, tally: Tally, *, before: int = 0, of: int | None = None) -> None:
+        """Show this tally; `before` rollouts were done before it, of so many in all (default: the tally's own)."""
         right = "" if tally.accuracy is None else f"{100 * tally.accuracy:.0f} % right"
         speed = f"  {tally.speed:.0f} tok/s" if tally.sampled else ""
         aborted = f"  {tally.aborted} aborted" if tally.aborted else ""
-        done = tally.finished + tally.aborted
-        self.display.update(self._task, total=tally.total, completed=done, more=right + speed + aborted)
+        done = before + tally.finished + tally.aborted
+        self.display.update(self._task, total=tally.total if of is None else of, completed=done, more=right + speed + aborted)
 
 
 @contextlib.contextmanager

@@ -44,6 +44,9 @@ SetOption = Annotated[
 ]
 TemperatureOption = Annotated[float, typer.Option(help="0 is greedy.")]
 TopPOption = Annotated[float, typer.Option(help="Nucleus sampling; 1 is off.")]
+TopLogprobsOption = Annotated[
+    int, typer.Option(min=0, help="Keep each token's certainty, from so many log-probabilities (vLLM: at most 20). 0: none.")
+]
 SeedOption = Annotated[int, typer.Option(help="Sample i of a problem draws with this seed + i.")]
 SandboxOption = Annotated[
     str,

@@ -59,6 +59,7 @@ def solve(
 async def _solve(
     problem: Problem, strategy: str, policy: str, settings: Settings, sampling: Sampling, sandbox: str, console: Console | None
 ) -> Trajectory:
+    from toolreason import scaling
     from toolreason.render import LiveView, header
     from toolreason.rollouts import rollout
 
@@ -78,7 +79,7 @@ async def _solve(
                 on_event=view,
             )
             if problem.reference.answer:
-                done = done.with_verdict(await parts.verifier(problem, done))
+                done = await scaling.judge(problem, done, parts.verifier)
     if console and view:
         view.end()
         console.print(header(done))

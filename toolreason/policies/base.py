@@ -35,6 +35,7 @@ class Completion:
     `token_ids` are all tokens drawn, in order, the end token included; nothing is taken back. With `Finish.STOP` the last token
     is the first one after which `stop` stands complete in the new text, so the text may run over the end of the stop string by
     the rest of that token. `text` is the decoding of the ids. `logprobs`: one per token, or None if the engine has none.
+    `certainties`: the same, where `Sampling.top_logprobs` asks for them.
     """
 
     text: str
@@ -42,13 +43,14 @@ class Completion:
     logprobs: tuple[float, ...] | None
     finish: Finish
     stop: str | None = None
+    certainties: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         coerce_enum(self, "finish", Finish)
-        coerce_tuples(self, "token_ids", "logprobs")
+        coerce_tuples(self, "token_ids", "logprobs", "certainties")
 
     def segment(self) -> Segment:
-        return Segment(Source.MODEL, self.text, self.token_ids, self.logprobs)
+        return Segment(Source.MODEL, self.text, self.token_ids, self.logprobs, certainties=self.certainties)
 
 
 TextSink = Callable[[str], None]
@@ -60,11 +62,13 @@ class Policy(Protocol):
     name: what trajectories record, e.g. `transformers:smollm2-135m-instruct`.
     exact: whether prompts and completions are token ids. Raw prompts follow from it: any text can be continued.
     context_length: the most tokens a prompt and its completion may have together.
+    thinks: whether the model's chat template knows `<think>`.
     """
 
     name: str
     exact: bool
     context_length: int
+    thinks: bool
 
     def prompt(self, messages: Sequence[Message]) -> Segment:
         """The prompt segment for these messages, rendered by the model's own chat template up to where the model speaks."""

@@ -34,6 +34,7 @@ class ChatPolicy:
     """`temperature` and `top_p` of the sampling settings are passed where the model has such a field, and so is the seed."""
 
     exact = False
+    thinks = False
 
     def __init__(
         self, model: BaseChatModel, prefix: Prefix = "assistant", *, name: str | None = None, context_length: int = 131_072

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import torch
@@ -28,6 +29,12 @@ class Drawer:
             return self._pick(probs)
         top, ids = self._head(probs)
         return int(ids[self._pick(top)])
+
+    def certainty(self, logprobs: Tensor) -> float | None:
+        """The distribution's self-certainty (`policies.certainty`), exact, where `sampling` asks for it."""
+        if not self._sampling.top_logprobs:
+            return None
+        return max(float(-logprobs.double().mean()) - math.log(len(logprobs)), 0.0)
 
     def _head(self, probs: Tensor) -> tuple[Tensor, Tensor]:
         """The most probable tokens that top-k and then top-p leave, in descending order, with their ids."""

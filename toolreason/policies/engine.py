@@ -269,7 +269,7 @@ class Engine:
                 request.fail(PolicyError("the model gives no finite probabilities: try another dtype (float32)"))
                 continue
             self.stats.drawn += 1
-            if piece := request.stream.push(token, logprob):
+            if piece := request.stream.push(token, logprob, request.drawer.certainty(values)):
                 request.emit(piece)
             if request.stream.finish is not None:
                 request.done(request.stream.completion())

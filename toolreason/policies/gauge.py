@@ -16,6 +16,7 @@ class Gauge:
     def __init__(self, policy: Policy, clock: Callable[[], float] = time.monotonic) -> None:
         self.inner = policy
         self.name, self.exact, self.context_length = policy.name, policy.exact, policy.context_length
+        self.thinks = policy.thinks
         self.requests = 0
         self._clock = clock
         self._in_flight = 0

@@ -69,6 +69,7 @@ class ScriptedPolicy:
     """
 
     exact = True
+    thinks = False
 
     def __init__(self, replies: Replies, *, context_length: int = 8192, delay_s: float = 0.0, name: str = "scripted") -> None:
         self.name = name
@@ -123,7 +124,7 @@ class ScriptedPolicy:
         self.busy += 1
         self.busiest = max(self.busiest, self.busy)
         try:
-            return await self._play(stream, reply, on_text)
+            return await self._play(stream, reply, on_text, sampling.top_logprobs)
         finally:
             self.busy -= 1
 
@@ -141,10 +142,10 @@ class ScriptedPolicy:
             raise reply
         return reply
 
-    async def _play(self, stream: TextStream, reply: str, on_text: TextSink | None) -> Completion:
+    async def _play(self, stream: TextStream, reply: str, on_text: TextSink | None, top_logprobs: int) -> Completion:
         for token in (*self.tokenizer.encode(reply, special=True), self.tokenizer.end_id):
             await asyncio.sleep(self._delay_s)
-            piece = stream.push(token, logprob(token))
+            piece = stream.push(token, logprob(token), certainty(token) if top_logprobs else None)
             if piece and on_text is not None:
                 on_text(piece)
             if stream.finish is not None:
@@ -155,3 +156,8 @@ class ScriptedPolicy:
 def logprob(token: int) -> float:
     """A made-up log-probability, a function of the token alone."""
     return -(1 + token % 7) / 10
+
+
+def certainty(token: int) -> float:
+    """A made-up certainty, a function of the token alone."""
+    return 5 + token % 11

@@ -75,16 +75,19 @@ class TextStream:
         self.limit, self._limit_finish = limit(len(before), max_tokens, context)
         self.ids: list[int] = []
         self.logprobs: list[float] = []
+        self.certainties: list[float] = []
         self.text = ""
         self.finish: Finish | None = None if self.limit else self._limit_finish
         self.stop: str | None = None
         self._window = [] if decode(self._before).endswith(REPLACEMENT) else list(self._before)
         self._known = len(self._window)  # tokens of the window whose text has been given out
 
-    def push(self, token: int, logprob: float) -> str:
+    def push(self, token: int, logprob: float, certainty: float | None = None) -> str:
         """Take one more token; gives the text that is now certain. Sets `finish` when this token is the last."""
         self.ids.append(token)
         self.logprobs.append(logprob)
+        if certainty is not None:
+            self.certainties.append(certainty)
         self._window.append(token)
         new = self._new_text()
         self._decide(token, self.text + new.rstrip(REPLACEMENT))
@@ -99,7 +102,8 @@ class TextStream:
     def completion(self) -> Completion:
         if self.finish is None:
             raise ValueError("the completion is not finished")
-        return Completion(self.text, tuple(self.ids), tuple(self.logprobs), self.finish, self.stop)
+        certainties = tuple(self.certainties) if self.certainties else None
+        return Completion(self.text, tuple(self.ids), tuple(self.logprobs), self.finish, self.stop, certainties)
 
     def _new_text(self) -> str:
         return self._decode(self._window)[len(self._decode(self._window[: self._known])) :]

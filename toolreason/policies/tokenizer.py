@@ -17,13 +17,16 @@ class ChatTokenizer:
     """Renders prompts, encodes and decodes. Safe to call from several threads: the Rust tokenizer under it alone is not.
 
     `end_ids` are the tokens with which the model ends its turn: those of the model's generation settings (`ends`), and the one
-    that the chat template writes after an assistant's words.
+    that the chat template writes after an assistant's words. `thinks`: whether the template knows `<think>`;
+    `vocabulary`: how many tokens there are.
     """
 
     def __init__(self, tokenizer: Any, ends: Sequence[int] = (), source: str = "this model") -> None:
         self._tokenizer = tokenizer
         self._source = source
         self._lock = threading.Lock()
+        self.vocabulary = len(tokenizer)
+        self.thinks = "<think>" in str(tokenizer.chat_template or "")
         known = [*ends] or ([tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else [])
         self.end_ids = frozenset(int(token) for token in [*known, *self._turn_end()])
 

@@ -40,6 +40,7 @@ class TransformersPolicy:
         self.context_length = context_length
         self._engine = engine
         self._tokenizer = tokenizer
+        self.thinks = tokenizer.thinks
 
     @classmethod
     async def load(

@@ -46,6 +46,7 @@ class VllmPolicy:
         self.servers = Servers([base_url(url) for url in base_urls], rest_s=rest_s)
         self._model = model
         self._tokenizer = tokenizer
+        self.thinks = tokenizer.thinks
         self._client = client
         self._tries = max(tries, len(base_urls) + 1)
 
@@ -146,7 +147,7 @@ class VllmPolicy:
             "skip_special_tokens": False,
             "spaces_between_special_tokens": False,
             "return_token_ids": True,
-            "logprobs": 0,  # that of the drawn token alone
+            "logprobs": sampling.top_logprobs,  # 0: that of the drawn token alone
             "stream": True,
             **NEUTRAL,
         }
@@ -155,10 +156,11 @@ class VllmPolicy:
     async def _stream(self, server: Server, body: dict[str, Any], stream: TextStream, on_text: TextSink | None) -> None:
         """Feed `stream` from one request until it is finished. Raises Down, PolicyError."""
         give = on_text or (lambda piece: None)
+        vocabulary = self._tokenizer.vocabulary if body["logprobs"] else 0
         async with aclosing(choices(self._client, f"{server.url}/v1/completions", body)) as answer:  # closing disconnects
             async for choice in answer:
-                for token, logprob in tokens(server.url, choice):
-                    if piece := stream.push(token, logprob):
+                for token, logprob, certainty in tokens(server.url, choice, vocabulary):
+                    if piece := stream.push(token, logprob, certainty):
                         give(piece)
                     if stream.finish is not None:
                         return

@@ -11,6 +11,7 @@ import httpx
 
 from toolreason.errors import PolicyError, SettingsError
 from toolreason.policies.base import Finish
+from toolreason.policies.certainty import self_certainty
 
 
 class Down(Exception):
@@ -80,8 +81,10 @@ async def choices(client: httpx.AsyncClient, url: str, body: dict[str, Any]) -> 
         raise Down(f"{type(error).__name__}: {error}") from error
 
 
-def tokens(url: str, choice: dict[str, Any]) -> Iterator[tuple[int, float]]:
-    """The new ids of a piece of the answer, with their log-probabilities. Raises PolicyError where one is without the other."""
+def tokens(url: str, choice: dict[str, Any], vocabulary: int = 0) -> Iterator[tuple[int, float, float | None]]:
+    """The new ids of a piece of the answer, each with its log-probability and, where `vocabulary` says how many tokens there are,
+    its certainty. Raises PolicyError where one is without the other.
+    """
     ids = choice.get("token_ids")
     if ids is None:
         if choice.get("text"):
@@ -89,11 +92,15 @@ def tokens(url: str, choice: dict[str, Any]) -> Iterator[tuple[int, float]]:
                 f"{url} returns no token ids: it is older than vLLM 0.10.2, or another kind of server; use chat: for it"
             )
         return
-    logprobs = (choice.get("logprobs") or {}).get("token_logprobs") or []
+    told = choice.get("logprobs") or {}
+    logprobs, tops = told.get("token_logprobs") or [], told.get("top_logprobs") or []
     if len(ids) != len(logprobs) or None in logprobs:
         raise PolicyError(f"{url} returned {len(ids)} ids with {len(logprobs)} log-probabilities")
-    for token, logprob in zip(ids, logprobs, strict=True):
-        yield int(token), min(float(logprob), 0.0)
+    if vocabulary and (len(tops) != len(ids) or not all(tops)):
+        raise PolicyError(f"{url} returned {len(ids)} ids with {len(tops)} rows of top log-probabilities")
+    for at, (token, logprob) in enumerate(zip(ids, logprobs, strict=True)):
+        certainty = self_certainty([float(value) for value in tops[at].values()], vocabulary) if vocabulary else None
+        yield int(token), min(float(logprob), 0.0), certainty
 
 
 def finish(url: str, choice: dict[str, Any], text: str) -> Finish:

@@ -7,14 +7,15 @@ the paper, and computed again after a resume with the same result.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import entry_points
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from toolreason import formats
 from toolreason.errors import SettingsError
 from toolreason.policies.base import Finish
-from toolreason.types import Segment, Source, StopReason, cells, coerce_tuples, count_tokens
+from toolreason.tokens import Decode, cut
+from toolreason.types import Segment, Source, StopReason, TakenBack, cells, coerce_tuples, count_tokens
 from toolreason.verify import extract
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ ENTRY_POINTS = "toolreason.strategies"
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What every strategy has. `max_tokens` counts everything after the prompt: model, hint and tool tokens.
+    """What every strategy has. `max_tokens` counts everything after the prompt: model, hint and tool tokens, and those taken back.
 
     `max_turns` bounds the number of times the model is asked to go on. `system` replaces the strategy's own system prompt.
     """
@@ -53,16 +54,23 @@ SettingsIn = TypeVar("SettingsIn", bound=Settings, contravariant=True)
 class View:
     """The rollout so far. `finish` and `stop` say how the last model segment ended; None when the last segment is not the model's.
 
-    `end_characters` is the length of the end token's text at the end of the last segment (0: no end token there).
+    `end_characters` is the length of the end token's text at the end of the last segment (0: no end token there). `taken_back` is
+    what was sampled and cut off again. `seed` is the rollout's own, `domain` its problem's. `template_thinks`: whether the chat
+    template knows `<think>`. `decode` is the policy's, to count tokens with.
     """
 
     segments: tuple[Segment, ...]
     finish: Finish | None = None
     stop: str | None = None
     end_characters: int = 0
+    taken_back: tuple[TakenBack, ...] = ()
+    seed: str = ""
+    domain: str = "math"
+    template_thinks: bool = False
+    decode: Decode | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        coerce_tuples(self, "segments")
+        coerce_tuples(self, "segments", "taken_back")
 
     @property
     def turns(self) -> int:
@@ -73,8 +81,13 @@ class View:
         return len(cells(self.segments))
 
     @property
-    def hinted(self) -> bool:
-        return any(segment.source is Source.HINT for segment in self.segments)
+    def hints(self) -> int:
+        return sum(segment.source is Source.HINT for segment in self.segments)
+
+    @property
+    def rounds_ended(self) -> int:
+        """How many times the rollout had come to its end and was taken on."""
+        return sum(part.stop is not None for part in self.taken_back)
 
     @property
     def tail(self) -> str:
@@ -87,9 +100,19 @@ class View:
         """The model's own words, as the verifier reads them."""
         return extract.own_text(self.segments)
 
+    def thinks(self, setting: Literal["auto", "yes", "no"]) -> bool:
+        """Whether the model reasons in `<think>`."""
+        return self.template_thinks if setting == "auto" else setting == "yes"
+
+    def tokens_before(self, at: int) -> int:
+        """How many tokens of the response stand before this character of the last segment."""
+        *earlier, last = self.segments
+        within = len(cut(self.decode, last, at).token_ids) if self.decode and last.token_ids else at  # text only: characters
+        return count_tokens(earlier) + within
+
     def left(self, settings: Settings) -> int:
-        """How many tokens the rollout may still have."""
-        return settings.max_tokens - count_tokens(self.segments)
+        """How many tokens the rollout may still have. What was taken back was paid for."""
+        return settings.max_tokens - count_tokens([*self.segments, *(part.segment for part in self.taken_back)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +133,14 @@ class Act:
 class Insert:
     """Write this hint. `cut_at` is the character of the last segment before which it goes; what stands there is taken back.
 
-    None: after everything that was said.
+    `cut_at` None: after everything that was said. `lead` None: the hint is a paragraph of its own; else this goes before it.
+    `ended`: the rollout had come to its end, for this reason; what is taken back is the end of a round.
     """
 
     text: str
     cut_at: int | None = None
+    lead: str | None = None
+    ended: StopReason | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +194,7 @@ def parse_settings(kind: type[SettingsT], pairs: Sequence[str]) -> SettingsT:
     """Settings from `key=value` texts. Raises SettingsError naming the field and what it takes."""
     from pydantic import TypeAdapter, ValidationError
 
-    known = [field.name for field in fields(kind)]
+    known = [one.name for one in fields(kind)]
     values: dict[str, str] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")

@@ -1,52 +1,138 @@
-"""START's Hint-infer (arXiv 2503.04625, section 3.1), first version: one hint, at the start or at the end of the reasoning.
+"""START's Hint-infer (arXiv 2503.04625, section 3.1) and its sequential test-time scaling (section 3.2).
 
-1. The model reasons, without an interpreter, until it ends its turn or closes its thinking. (Empty with `hint="start"`.)
-2. The ending is taken back, on a token boundary, and the hint is written in the model's voice: one sentence and an open code fence.
+1. The model reasons, without an interpreter, until it ends its turn or closes its thinking. (Empty with `hint="start"`; with
+   `hint="all"` it is stopped at each conjunction.)
+2. A place for a hint is chosen; what stands behind it is taken back, on a token boundary, and the hint is written in the model's
+   voice: one sentence and an open code fence.
 3. The model goes on, now with an interpreter, at most `max_calls` calls, until it ends or a limit strikes.
+4. With `rounds` above 1, an ended rollout has its ending taken back (what follows its reasoning, or the end token alone where it
+   marks none), gets another hint and goes on as in 3.
 
-With `execute=false`, the control, step 3 has no interpreter: the code that the hint draws is never run.
+Controls: `execute=false`: the code that the hint draws is never run. `kind=wait` with it: the same places, without Python.
 """
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 from typing import Literal
 
 from toolreason import formats, hints
 from toolreason.policies.base import Finish
-from toolreason.strategies.base import Action, Insert, Think, View, limit
+from toolreason.strategies import places
+from toolreason.strategies.base import Action, End, Insert, Think, View, at_least, limit
 from toolreason.strategies.interpreter import InterpreterSettings, go_on
+from toolreason.strategies.places import THINK_END, THINK_START, Kind, Place
+from toolreason.types import StopReason
+from toolreason.verify import extract
 
-THINK_END = "</think>"
+FINISHED = (StopReason.ANSWERED, StopReason.NO_ANSWER)
 
 
 @dataclass(frozen=True, slots=True)
 class HintInferSettings(InterpreterSettings):
-    """`hint`: where it goes. `wording`: which of the library's wordings. `execute=false`: the control without execution."""
+    """Where hints go, which, and how many.
 
+    `hint`: "start", "end" (of the reasoning), "answer" (before the final answer), "last" (conjunction), "random", "all", or
+    `package.module:function` (a `places.Chooser`). Where the text has no such place, the end is taken. `kind` leaves only hints of
+    this kind, `wording` takes one by its number instead of drawing, `hints` adds a file of your own. `max_hints` bounds those of
+    "all"; `min_prefix_tokens` keeps conjunctions early in the reasoning free of hints. `think`: whether the model reasons in
+    `<think>` ("auto": as its chat template says). `max_calls` is for each round. `answer` says which round's answer counts.
+    """
+
+    max_turns: int = 48
     stateful: bool = True
-    hint: Literal["start", "end"] = "start"
-    wording: int = 0
+    hint: str = "start"
+    kind: str | None = None
+    wording: int | None = None
+    hints: str | None = None
+    min_prefix_tokens: int = 48
+    max_hints: int = 6
     execute: bool = True
+    think: Literal["auto", "yes", "no"] = "auto"
+    rounds: int = 1
+    answer: Literal["last", "majority", "certain"] = "last"
 
     def __post_init__(self) -> None:
         InterpreterSettings.__post_init__(self)
-        hints.choose(self.hint, self.wording)
+        at_least(self, 1, "rounds", "max_hints")
+        at_least(self, 0, "min_prefix_tokens")
+        library = hints.library(self.hints)
+        first = "start" if self.hint == "start" else "end"
+        library.choose(first, random.Random(0), kind=self.kind, wording=self.wording, program="")
+        if self.hint != "start":
+            places.chooser(self.hint)
 
 
 def decide(view: View, settings: HintInferSettings) -> Action:
-    if view.hinted:  # 3
-        return go_on(view, settings, formats.get("fenced"), settings.execute)
+    if not view.hints:
+        return _first(view, settings)
+    if settings.hint == "all" and (more := _at_conjunction(view, settings)):
+        return more
+    calls = settings.max_calls * (view.rounds_ended + 1)
+    action = go_on(view, settings, formats.get("fenced"), settings.execute, max_calls=calls)  # 3
+    if isinstance(action, End) and action.reason in FINISHED and view.rounds_ended + 1 < settings.rounds:
+        return _next_round(view, settings, action.reason)  # 4
+    if isinstance(action, Think) and settings.hint == "all" and view.hints < settings.max_hints:
+        return Think((*action.stops, *places.STOPS))
+    return action
+
+
+def _first(view: View, settings: HintInferSettings) -> Action:
     if settings.hint == "start":
-        return Insert(hints.choose("start", settings.wording).text)
+        opens = view.thinks(settings.think) and not view.segments[-1].text.rstrip().endswith(THINK_START)
+        return Insert(_text(view, settings, "start"), lead=f"{THINK_START}\n" if opens else None)
     if view.finish is Finish.END or view.stop == THINK_END:
-        return _at_end(view, settings)  # 2
-    return limit(view, settings) or Think((THINK_END,))  # 1
+        return _chosen(view, settings)  # 2
+    if settings.hint == "all" and (more := _at_conjunction(view, settings)):
+        return more
+    return limit(view, settings) or Think((THINK_END, *places.STOPS) if settings.hint == "all" else (THINK_END,))  # 1
 
 
-def _at_end(view: View, settings: HintInferSettings) -> Insert:
-    """The hint on a paragraph of its own, before the end token or before the end of thinking."""
-    text = view.segments[-1].text
-    keep = text.rfind(THINK_END) if view.stop == THINK_END else len(text) - view.end_characters
-    lead = "" if text[:keep].endswith("\n\n") else "\n\n"
-    return Insert(lead + hints.choose("end", settings.wording).text, cut_at=keep)
+def _chosen(view: View, settings: HintInferSettings) -> Action:
+    """The hint at the place that the setting chooses, or the end where it chooses none."""
+    found = places.find(view, settings.min_prefix_tokens)
+    if not found:  # it ended without a word
+        return Insert(_text(view, settings, "end"))
+    if (place := places.chooser(settings.hint)(found, _draw(view))) is None:
+        if view.finish is not Finish.END:  # it closed its thinking: let it answer
+            return limit(view, settings) or Think()
+        answered = formats.get("fenced").answered(view.own_text)
+        return End(StopReason.ANSWERED if answered else StopReason.NO_ANSWER)
+    return _insert(view, settings, place)
+
+
+def _at_conjunction(view: View, settings: HintInferSettings) -> Insert | None:
+    """A hint at the conjunction at which the model was stopped, if it was and a hint may stand there."""
+    if view.stop not in places.STOPS or view.hints >= settings.max_hints or view.left(settings) <= 0:
+        return None
+    found = [place for place in places.find(view, settings.min_prefix_tokens) if place.kind is Kind.CONJUNCTION]
+    here = found[-1] if found and found[-1].after >= len(view.segments[-1].text.rstrip()) else None
+    return _insert(view, settings, here) if here else None
+
+
+def _next_round(view: View, settings: HintInferSettings, ended: StopReason) -> Action:
+    """Take the ending back and write the next hint. (A model that ended without a word has no ending.)"""
+    found = [place for place in places.find(view) if place.kind in (Kind.THINK_END, Kind.STOP)]
+    return Insert(_text(view, settings, "end"), found[-1].at if found else None, ended=ended)
+
+
+def _insert(view: View, settings: HintInferSettings, place: Place) -> Insert:
+    """A hint that begins small goes on after the conjunction, any other takes its place."""
+    middle = place.kind is Kind.CONJUNCTION
+    text = _text(view, settings, "middle" if middle else "end")
+    if middle and text[:1].islower():
+        return Insert(text, place.after, lead=" ")
+    return Insert(text, place.at)
+
+
+def _text(view: View, settings: HintInferSettings, place: str) -> str:
+    program = extract.program(view.own_text) if view.domain == "code" else None
+    return hints.library(settings.hints).choose(
+        place, _draw(view), domain=view.domain, kind=settings.kind, wording=settings.wording, program=program
+    )
+
+
+def _draw(view: View) -> random.Random:
+    """The same for the same rollout at the same point: a resumed one decides as before."""
+    return random.Random(f"{view.seed}:{view.hints}")

@@ -24,14 +24,16 @@ class InterpreterSettings(Settings):
         at_least(self, 0.1, "cell_timeout_s")
 
 
-def go_on(view: View, settings: InterpreterSettings, written: Format, execute: bool = True) -> Action:
-    """Run the call that has just been written; end where the model ended; else let it think on.
+def go_on(
+    view: View, settings: InterpreterSettings, written: Format, execute: bool = True, *, max_calls: int | None = None
+) -> Action:
+    """Run the call that has just been written; end where the model ended; else let it think on. `max_calls`: the settings'.
 
     A stop string may stand elsewhere than after a call (a block in another language): then the model simply goes on.
     """
     code = written.call(_said(view)) if execute and view.finish in (Finish.STOP, Finish.END) else None
     if code is not None:
-        return End(StopReason.CALL_LIMIT) if view.calls >= settings.max_calls else Act(code)
+        return End(StopReason.CALL_LIMIT) if view.calls >= (max_calls or settings.max_calls) else Act(code)
     answered = written.answered(view.own_text)
     if view.finish is Finish.END or (view.stop == "</answer>" and answered):
         return End(StopReason.ANSWERED if answered else StopReason.NO_ANSWER)
