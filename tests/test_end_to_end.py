@@ -41,6 +41,7 @@ TIMES = Problem("times", "What is 6 times 7?")
 FENCED = ArtistSettings(format="fenced", stateful=True, max_tokens=100, max_calls=2)
 START = HintInferSettings(max_tokens=120, max_calls=2)
 END = HintInferSettings(hint="end", max_tokens=200, max_calls=2)
+ROUNDS = HintInferSettings(hint="random", rounds=3, max_tokens=400, min_prefix_tokens=0, max_calls=2)
 CONTROL = HintInferSettings(execute=False, max_tokens=40)
 
 
@@ -65,9 +66,10 @@ async def sessions() -> AsyncIterator[SessionBook]:
         ("artist", POWER, FENCED, ["prompt", "model", "tool", "model"]),
         ("hint_infer", TIMES, START, ["prompt", "hint", "model", "tool", "model"]),
         ("hint_infer", TIMES, END, ["prompt", "model", "hint", "model", "tool", "model"]),
+        ("hint_infer", TIMES, ROUNDS, ["prompt", "model", "hint", "model"]),
         ("hint_infer", TIMES, CONTROL, ["prompt", "hint", "model"]),
     ],
-    ids=["plain", "artist", "hint at the start", "hint at the end", "not executed"],
+    ids=["plain", "artist", "hint at the start", "hint at the end", "hint at random, three rounds", "not executed"],
 )
 async def test_every_token_is_what_the_model_was_given_and_gave_back(
     model: TransformersPolicy, sessions: SessionBook, strategy: str, problem: Problem, settings: Settings, sources: list[str]

@@ -99,6 +99,14 @@ class ExactPolicy(AnyPolicy):
         assert special
         assert not special & set(policy.encode("<|im_end|>\n<|im_start|>"))
 
+    async def test_certainties_come_one_per_token_and_only_where_asked_for(self, policy: Policy) -> None:
+        plain, told = await draw(policy, 6), await draw(policy, 6, Sampling(top_logprobs=5))
+        assert plain.certainties is None
+        assert told.certainties is not None
+        assert len(told.certainties) == len(told.token_ids)
+        assert told.segment().certainties == told.certainties
+        assert all(value > 0 for value in told.certainties)
+
     async def test_ids_are_what_was_drawn_and_the_text_is_their_decoding(self, policy: Policy) -> None:
         completion = await draw(policy)
         assert completion.text == policy.decode(completion.token_ids)

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,12 +47,16 @@ async def test_log_probabilities_are_those_of_a_plain_forward_pass(policy: Trans
     import torch
 
     prompt = policy.prompt(QUESTION)
-    completion = await policy.sample([prompt], HOT, max_tokens=12, seed=5)
+    completion = await policy.sample([prompt], replace(HOT, top_logprobs=1), max_tokens=12, seed=5)
     ids = torch.tensor([[*prompt.token_ids, *completion.token_ids]])
     with torch.inference_mode():
         logits = policy._engine._model(input_ids=ids).logits[0, len(prompt.token_ids) - 1 : -1]
-    expected = torch.log_softmax(logits.float(), -1).gather(1, torch.tensor(completion.token_ids)[:, None])[:, 0]
+    logprobs = torch.log_softmax(logits.float(), -1)
+    expected = logprobs.gather(1, torch.tensor(completion.token_ids)[:, None])[:, 0]
     assert completion.logprobs == pytest.approx(expected.tolist(), abs=1e-3)
+    even = torch.full_like(logprobs, 1 / logprobs.shape[-1])
+    divergence = torch.nn.functional.kl_div(logprobs, even, reduction="none").sum(-1)
+    assert completion.certainties == pytest.approx(divergence.tolist(), rel=1e-3)
 
 
 async def test_a_continuation_computes_only_what_is_new_and_draws_the_same(policy: TransformersPolicy) -> None:

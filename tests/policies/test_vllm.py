@@ -24,7 +24,7 @@ from toolreason.strategies.artist import ArtistSettings
 from toolreason.strategies.base import Settings
 from toolreason.strategies.hint_infer import HintInferSettings
 from toolreason.strategies.plain import PlainSettings
-from toolreason.types import Problem, Segment, Source, StopReason
+from toolreason.types import Problem, Sampling, Segment, Source, StopReason
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(420)]  # the first test waits for the server
 
@@ -135,24 +135,58 @@ async def test_a_cancelled_call_frees_its_place_in_the_server(policy: VllmPolicy
     import asyncio
 
     started = asyncio.Event()
-    async with httpx.AsyncClient() as client:
-
-        async def metric(name: str) -> float:
-            lines = (await client.get(f"{server}/metrics", timeout=30)).text.splitlines()
-            values = [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"vllm:{name}{{")]
-            assert values
-            return sum(values)
-
-        before = await metric("generation_tokens_total")
-        task = asyncio.create_task(draw(policy, 1900, HOT, seed=2, on_text=lambda piece: started.set()))
-        await started.wait()
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        while await metric("num_requests_running"):  # noqa: ASYNC110 (bounded by the test's own limit)
-            await asyncio.sleep(0.05)
-        assert await metric("generation_tokens_total") - before < 1900  # it did not run to its end
+    before = await metric(server, "generation_tokens_total")
+    task = asyncio.create_task(draw(policy, 1900, HOT, seed=2, on_text=lambda piece: started.set()))
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    while await metric(server, "num_requests_running"):  # noqa: ASYNC110 (bounded by the test's own limit)
+        await asyncio.sleep(0.05)
+    assert await metric(server, "generation_tokens_total") - before < 1900  # it did not run to its end
     assert all(server.busy == 0 for server in policy.servers.all)
+
+
+async def metric(server: str, name: str) -> float:
+    """A counter of the server's own."""
+    async with httpx.AsyncClient() as client:
+        lines = (await client.get(f"{server}/metrics", timeout=30)).text.splitlines()
+    values = [float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(f"vllm:{name}{{")]
+    assert values, name
+    return sum(values)
+
+
+@pytest.mark.docker
+async def test_the_server_computes_no_token_twice_where_a_hint_continues_a_rollout(policy: VllmPolicy, server: str) -> None:
+    """The server's own counters: what it found in its prefix cache is all but what is new (and a block's rest for each call)."""
+    block = 64  # tokens, at most: a cache keeps whole blocks
+    recorder = Recorder(policy)
+    before = [await metric(server, f"prefix_cache_{what}_total") for what in ("queries", "hits")]
+    async with open_sandbox("docker", pool=1) as sandbox:
+        settings = HintInferSettings(hint="end", rounds=4, max_tokens=900, min_prefix_tokens=0, max_calls=2)
+        problem = Problem("cached", "Think of the number 31337 and tell me what its square is.")
+        done = await rollout(problem, strategy="hint_infer", policy=recorder, sessions=SessionBook(sandbox), settings=settings)
+    queries, hits = [
+        await metric(server, f"prefix_cache_{what}_total") - then for what, then in zip(("queries", "hits"), before, strict=True)
+    ]
+    asked = sum(len(given) for given, _ in recorder.exchanges)
+    new = done.tokens(Source.PROMPT, Source.HINT, Source.TOOL)
+    assert len(recorder.exchanges) >= 4
+    assert queries == asked
+    assert queries - hits <= new + block * len(recorder.exchanges)
+    assert hits > 0.5 * queries
+    check(recorder, done)
+
+
+async def test_certainties_are_a_lower_bound_of_those_over_all_tokens(policy: VllmPolicy) -> None:
+    few = await draw(policy, 8, Sampling(top_logprobs=1))
+    many = await draw(policy, 8, Sampling(top_logprobs=20))
+    assert few.token_ids == many.token_ids
+    assert few.certainties is not None
+    assert many.certainties is not None
+    assert len(many.certainties) == len(many.token_ids)
+    assert all(0 < a <= b + 1e-3 for a, b in zip(few.certainties, many.certainties, strict=True))
+    assert (await draw(policy, 8)).certainties is None
 
 
 @pytest.mark.docker
@@ -163,6 +197,7 @@ async def test_a_cancelled_call_frees_its_place_in_the_server(policy: VllmPolicy
         ("artist", ArtistSettings(format="fenced", stateful=True, max_tokens=100, max_calls=2)),
         ("hint_infer", HintInferSettings(max_tokens=120, max_calls=2)),
         ("hint_infer", HintInferSettings(hint="end", max_tokens=200, max_calls=2)),
+        ("hint_infer", HintInferSettings(hint="random", rounds=3, max_tokens=400, min_prefix_tokens=0, max_calls=2)),
     ],
 )
 async def test_every_token_of_a_rollout_is_what_the_server_was_given_and_gave_back(
