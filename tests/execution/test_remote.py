@@ -19,13 +19,6 @@ from toolreason.execution import Limits, Session, SessionBook
 from toolreason.execution.conformance import LIMITS, Bench, Check, checks
 from toolreason.execution.remote import RemoteSandbox
 
-KINDS = [pytest.param("docker", marks=pytest.mark.docker, id="docker"), pytest.param("local", id="local")]
-CASES = [
-    pytest.param(kind.values[0], check, marks=kind.marks, id=f"{kind.id}-{check.name}")
-    for kind in KINDS
-    for check in checks(walls=kind.id != "local")
-]
-
 
 @asynccontextmanager
 async def remote(sandbox: str, limits: Limits = LIMITS, **options: Any) -> AsyncIterator[RemoteSandbox]:
@@ -37,9 +30,9 @@ async def remote(sandbox: str, limits: Limits = LIMITS, **options: Any) -> Async
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
-    async with remote(request.param) as opened:
-        yield Bench(opened, lambda limits: remote(request.param, limits))
+async def bench() -> AsyncIterator[Bench]:
+    async with remote("docker") as opened:
+        yield Bench(opened, lambda limits: remote("docker", limits))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -49,8 +42,9 @@ async def session(bench: Bench) -> AsyncIterator[Session]:
     await leased.close()
 
 
+@pytest.mark.docker
 @pytest.mark.asyncio(loop_scope="module")
-@pytest.mark.parametrize(("bench", "check"), CASES, indirect=["bench"], scope="module")
+@pytest.mark.parametrize("check", [pytest.param(check, id=check.name) for check in checks()])
 async def test_it_holds(bench: Bench, session: Session, check: Check) -> None:
     await check.run(bench, session)
 
