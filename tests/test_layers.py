@@ -16,7 +16,7 @@ LAYERS = (
     {"formats", "hints", "policies", "execution", "tools", "verify", "models", "modelfiles", "problems", "sources"},
     {"strategies"},
     {"graphs"},
-    {"arithmetic", "failures", "stats", "scaling", "render", "rollouts", "runs", "collect", "export", "adapters", "serve"},
+    {"arithmetic", "narrative", "failures", "stats", "scaling", "render", "rollouts", "runs", "collect", "export", "adapters", "serve"},
     {"cli", "commands", "demo", "doctor", "__init__", "__main__"},  # `toolreason` itself hands out names from all floors
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -9,6 +9,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from toolreason import failures
 from toolreason.types import Judgement, Source, StopReason, Trajectory
 
 Z95 = 1.959963984540054
@@ -71,7 +72,9 @@ class Summary:
 
     `accuracy` is over `scored` rollouts, `low` and `high` its Wilson 95 % interval, which takes rollouts as independent: with
     several samples of one problem it is too narrow. `calls`, `failing_cells`, `tokens`, `stops` and `faults` are over finished
-    rollouts (not aborted ones). `resumed` of them were there before; `tokens_per_s` and `idle_share` are of this process's part.
+    rollouts (not aborted ones). `failures` are the shares of the `with_calls` rollouts, those that ran code, in which a failure
+    mode was found (`delayed`, `distrust`: see `toolreason.failures`). `resumed` of them were there before; `tokens_per_s` and
+    `idle_share` are of this process's part.
     """
 
     total: int
@@ -95,6 +98,8 @@ class Summary:
     faults: dict[str, int]
     unscored_reasons: dict[str, int]
     last_error: str | None
+    with_calls: int = 0
+    failures: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -111,6 +116,8 @@ class Tally:
     stops: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)  # rollouts with such a failure, by name
+    with_calls: int = 0
     finished: int = 0
     resumed: int = 0
     aborted: int = 0
@@ -131,6 +138,8 @@ class Tally:
         self.stops[trajectory.stop.value] += 1
         self.faults.update(trajectory.faults)
         self.outcomes.update(cell.result.outcome.value for cell in trajectory.cells)
+        self.with_calls += bool(trajectory.cells)
+        self.failures.update(name for name, found in failures.modes(trajectory).items() if found)
         for segment in trajectory.segments:
             self.tokens[segment.source.value] += len(segment.token_ids)
         verdict = trajectory.verdict
@@ -175,6 +184,8 @@ class Tally:
             faults=dict(self.faults.most_common()),
             unscored_reasons=dict(self.reasons.most_common(10)),
             last_error=self.last_error,
+            with_calls=self.with_calls,
+            failures={name: self.failures[name] / self.with_calls for name in failures.MODES} if self.with_calls else {},
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -50,7 +51,9 @@ def show(
     from toolreason.types import to_json
 
     if json_:
-        typer.echo(to_json(one))
+        from toolreason.failures import to_rows
+
+        common.print_json({**json.loads(to_json(one)), "failures": to_rows(one)})
         return
     picture = render.trajectory(one, prompt_chars=None if full else PROMPT_CHARS, ids=tokens)
     common.stdout().print(picture, soft_wrap=True)
@@ -107,6 +110,8 @@ def _manifest(directory: Path) -> dict[str, Any]:
 
 
 def _row(one: Trajectory) -> dict[str, Any]:
+    from toolreason.failures import modes
+
     return {
         "id": one.id,
         "problem_id": one.problem_id,
@@ -117,6 +122,7 @@ def _row(one: Trajectory) -> dict[str, Any]:
         "calls": len(one.cells),
         "tokens": one.tokens(),
         "faults": list(one.faults),
+        "failures": {name: len(found) for name, found in modes(one).items()},
         "error": one.error,
     }
 
