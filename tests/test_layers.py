@@ -12,11 +12,12 @@ PACKAGE = Path(__file__).parent.parent / "toolreason"
 
 LAYERS = (
     {"types", "errors"},
-    {"tokens", "durable"},
+    {"tokens", "durable", "charts"},
     {"formats", "hints", "policies", "execution", "tools", "verify", "models", "modelfiles", "problems", "sources"},
     {"strategies"},
     {"graphs"},
     {"arithmetic", "narrative", "failures", "stats", "scaling", "render", "rollouts", "runs", "collect", "export", "adapters", "serve"},
+    {"compare"},
     {"cli", "commands", "demo", "doctor", "__init__", "__main__"},  # `toolreason` itself hands out names from all floors
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolreason.stats import Tally, mcnemar, paired, wilson
+from toolreason.stats import Rate, Tally, bootstrap_ratio, holm, mcnemar, paired, sign_flip, wilson
 from toolreason.types import Cell, CellResult, Judgement, Outcome, Segment, Source, StopReason, Trajectory, Verdict
 
 
@@ -80,3 +82,55 @@ def test_nothing_scored_is_no_accuracy_rather_than_zero() -> None:
     one = Tally(0).summary()
     assert one.accuracy is None
     assert (one.low, one.high) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("differences", "p"),
+    [([], 1.0), ([0, 0], 1.0), ([3, 2, 1], 0.25), ([2, -1], 1.0), ([1, 1, 1, 2], 0.125), ([4, 1, -1], 0.75), ([2] * 10, 2 / 1024)],
+)
+def test_sign_flip_counts_all_assignments_of_signs(differences: list[int], p: float) -> None:
+    assert sign_flip(differences) == p
+    assert sign_flip([-one for one in differences]) == p
+
+
+@given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 5))
+def test_sign_flip_of_single_samples_is_mcnemars_exact_test(first: int, second: int, ties: int) -> None:
+    assert sign_flip([1] * first + [0] * ties + [-1] * second) == pytest.approx(mcnemar(first, second), rel=1e-12)
+
+
+def test_sign_flip_of_thousands_of_problems_does_not_overflow() -> None:
+    assert 0 < sign_flip([1] * 2600 + [-1] * 2400) < 0.01
+
+
+@pytest.mark.parametrize(
+    ("given", "adjusted"),
+    [([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]), ([0.5, 0.9], [1.0, 1.0]), ([0.02], [0.02]), ([], [])],
+)
+def test_holm_has_the_known_values(given: list[float], adjusted: list[float]) -> None:
+    assert holm(given) == pytest.approx(adjusted)
+
+
+def test_the_bootstrap_interval_has_the_width_that_theory_gives() -> None:
+    clusters = [(1, 1)] * 120 + [(0, 1)] * 220 + [(-1, 1)] * 60  # mean 0.15, variance 0.45 - 0.15² over 400 problems
+    low, high = bootstrap_ratio(clusters, seed=3)
+    half = 1.96 * math.sqrt((0.45 - 0.15**2) / 400)
+    assert (low, high) == pytest.approx((0.15 - half, 0.15 + half), abs=0.006)
+    assert bootstrap_ratio(clusters, seed=3) == (low, high)
+
+
+def test_more_samples_of_the_same_problems_make_no_narrower_interval() -> None:
+    once = [(1, 1), (0, 1), (-1, 1), (1, 1), (0, 1), (1, 1)]
+    assert bootstrap_ratio([(4 * top, 4) for top, _ in once], seed=1) == bootstrap_ratio(once, seed=1)
+    uneven = bootstrap_ratio([(2, 2), (0, 1), (-1, 2), (1, 1)], seed=1)
+    assert -0.5 <= uneven[0] <= 2 / 6 <= uneven[1] <= 1
+
+
+def test_a_bootstrap_of_nothing_is_refused_and_of_no_difference_is_a_point() -> None:
+    with pytest.raises(ValueError, match="not empty"):
+        bootstrap_ratio([])
+    assert bootstrap_ratio([(0, 1)] * 9) == (0.0, 0.0)
+
+
+def test_a_rate_counts_what_is_right_or_wrong_and_nothing_else() -> None:
+    assert Rate.of([True, None, False, True]) == Rate(2, 3, 2 / 3, *wilson(2, 3))
+    assert Rate.of([None]) == Rate(0, 0, None, 0.0, 1.0)

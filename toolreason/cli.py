@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from toolreason.commands import collect, common, demo, doctor, models, sandbox, show, solve
+from toolreason.commands import collect, common, compare, demo, doctor, models, sandbox, show, solve
 
 EXAMPLES = """A language model reasons with tools it runs in a sandbox, every token kept exactly as it was sampled.
 
@@ -22,6 +22,8 @@ Start with:
 
     toolreason show runs/first --verdict wrong
 
+    toolreason compare problems.jsonl --out runs/compared
+
 Exit codes: 0 done, 1 something failed, 2 wrong input, 3 something is missing on this machine, 130 stopped by Ctrl-C.
 """
 
@@ -31,6 +33,7 @@ app = typer.Typer(
 app.command()(solve.solve)
 app.command()(collect.collect)
 app.command()(show.show)
+app.command()(compare.compare)
 app.command()(demo.demo)
 app.command()(doctor.doctor)
 app.add_typer(models.app, name="models")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import random
 import time
 from collections import Counter
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from toolreason import failures
 from toolreason.types import Judgement, Source, StopReason, Trajectory
@@ -28,6 +29,24 @@ def wilson(successes: int, trials: int, z: float = Z95) -> tuple[float, float]:
     low = 0.0 if successes == 0 else max(0.0, centre - half)
     high = 1.0 if successes == trials else min(1.0, centre + half)
     return low, high
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """A share of right answers among those scored; None where nothing is. `low` and `high`: Wilson's 95 % interval."""
+
+    correct: int
+    scored: int
+    accuracy: float | None
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, outcomes: Iterable[bool | None]) -> Self:
+        """Of rollouts that are right, wrong, or (None) do not count."""
+        counted = [right for right in outcomes if right is not None]
+        correct, trials = sum(counted), len(counted)
+        return cls(correct, trials, correct / trials if trials else None, *wilson(correct, trials))
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -57,6 +76,56 @@ def paired(first: Mapping[Any, bool], second: Mapping[Any, bool]) -> Paired:
     """Compare two conditions key by key; a key that is missing in one is left out."""
     counts = Counter((first[key], second[key]) for key in first.keys() & second.keys())
     return Paired(counts[True, True], counts[True, False], counts[False, True], counts[False, False])
+
+
+def sign_flip(differences: Sequence[int]) -> float:
+    """The exact two-sided p-value of a paired permutation test: could each problem's difference as well have had the other sign?
+
+    One whole number a problem: how many more of its samples were right in the first condition. All 2^n assignments of signs are
+    counted, none is drawn. With one sample a problem this is McNemar's exact test.
+    """
+    ways = {0: 1}
+    for step in (abs(difference) for difference in differences if difference):
+        following: Counter[int] = Counter()
+        for total, count in ways.items():
+            following[total + step] += count
+            following[total - step] += count
+        ways = following
+    seen = abs(sum(differences))
+    return sum(count for total, count in ways.items() if abs(total) >= seen) / sum(ways.values())
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction: adjusted p-values, in the order given, that keep the family-wise error."""
+    adjusted, highest = [0.0] * len(p_values), 0.0
+    for rank, at in enumerate(sorted(range(len(p_values)), key=lambda at: p_values[at])):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[at]))
+        adjusted[at] = highest
+    return adjusted
+
+
+def bootstrap_ratio(
+    clusters: Sequence[tuple[int, int]], *, seed: int = 0, resamples: int = 10_000, level: float = 0.95
+) -> tuple[float, float]:
+    """A percentile bootstrap interval of sum(top) / sum(bottom), where whole clusters (top, bottom) are drawn again.
+
+    With a cluster a problem (difference in right answers, number of pairs) it is the interval of the difference of two accuracies,
+    and several samples of one problem do not count as independent. Raises ValueError where there is no cluster.
+    """
+    if not clusters or any(bottom <= 0 for _, bottom in clusters):
+        raise ValueError("a bootstrap needs clusters that are not empty")
+    draw, even = random.Random(seed), len({bottom for _, bottom in clusters}) == 1
+    tops, whole = [top for top, _ in clusters], len(clusters) * clusters[0][1]
+    found = []
+    for _ in range(resamples):
+        if even:
+            found.append(sum(draw.choices(tops, k=len(tops))) / whole)
+        else:
+            chosen = draw.choices(clusters, k=len(clusters))
+            found.append(sum(top for top, _ in chosen) / sum(bottom for _, bottom in chosen))
+    found.sort()
+    cut = round((1 - level) / 2 * resamples)
+    return found[cut], found[resamples - 1 - cut]
 
 
 def scored(trajectory: Trajectory) -> bool | None:

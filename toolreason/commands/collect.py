@@ -60,7 +60,7 @@ def collect(
     if samples > 1 and temperature == 0:
         common.say("warning: at temperature 0 all samples of a problem are alike; give --temperature")
     rows, bad = load_rows(problems)
-    manifest = manifest_of(strategy, as_dict(settings), policy, sampling, problems, rows, samples)
+    manifest = _manifest(strategy, as_dict(settings), policy, sampling, problems, rows, samples)
     chosen = rows[:limit]
     sandbox = common.sandbox_for(sandbox, settings, chosen)
     summary = _collect(out, manifest, chosen, settings, sampling, concurrency, sandbox)
@@ -90,7 +90,7 @@ def load_rows(source: str) -> tuple[list[Problem], list[dict[str, Any]]]:
     return loaded.problems, [{"line": row.line, "reason": row.reason} for row in loaded.bad]
 
 
-def manifest_of(
+def _manifest(
     strategy: str, settings: dict[str, Any], policy: str, sampling: Sampling, source: str, rows: Sequence[Problem], samples: int
 ) -> Manifest:
     import toolreason
