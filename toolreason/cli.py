@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from toolreason.commands import collect, common, compare, demo, doctor, models, sandbox, show, solve
+from toolreason.commands import collect, common, compare, demo, doctor, export, models, sandbox, show, solve
 
 EXAMPLES = """A language model reasons with tools it runs in a sandbox, every token kept exactly as it was sampled.
 
@@ -33,6 +33,7 @@ app = typer.Typer(
 app.command()(solve.solve)
 app.command()(collect.collect)
 app.command()(show.show)
+app.command()(export.export)
 app.command()(compare.compare)
 app.command()(demo.demo)
 app.command()(doctor.doctor)

@@ -1,0 +1,125 @@
+"""`toolreason export`: training rows from run directories."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from toolreason.commands import common
+
+if TYPE_CHECKING:
+    from toolreason.export import Report
+    from toolreason.types import Problem
+
+
+def export(
+    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="What `toolreason collect` wrote.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="FILE.parquet, FILE.jsonl, or a directory for datasets.load_from_disk.")],
+    for_: Annotated[
+        str, typer.Option("--for", metavar="sft|rl|messages", help="What the rows are for: it decides the masks.")
+    ] = "sft",
+    verdict: Annotated[
+        str | None,
+        typer.Option(help="correct, wrong, unscored or any. Default: correct; for rl right and wrong, as rewards 1 and 0."),
+    ] = None,
+    end_token: Annotated[
+        list[int] | None,
+        typer.Option(
+            metavar="ID",
+            help="sft: put this id after an answer that we stopped at, so that stopping is learnt. More: further end ids.",
+        ),
+    ] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="The most tokens of a row, prompt included.")] = None,
+    long: Annotated[str, typer.Option(metavar="drop|truncate", help="What happens to a longer one.")] = "drop",
+    problems: Annotated[
+        str | None,
+        typer.Option(help="messages: the problems the run was collected with, to have roles in place of a prompt's text."),
+    ] = None,
+    split: Annotated[float | None, typer.Option(help="This share of the problems goes to a test part of its own.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the split and of --shuffle.")] = 0,
+    shuffle: Annotated[bool, typer.Option("--shuffle", help="The rows in random order.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
+    json_: common.JsonOption = False,
+) -> None:
+    """Make training rows of the trajectories in RUN_DIR: token ids as they were sampled, and which of them are trained.
+
+    sft trains on model and hint tokens, rl on model tokens only; prompt and tool tokens are never trained. messages is text
+    without masks. docs/export.md has the columns.
+
+    Examples:
+
+        toolreason export runs/hinted --out rows.parquet
+
+        toolreason export runs/a runs/b --for rl --out rl.parquet
+
+        toolreason export runs/tagged --end-token 151645 --max-tokens 4096 --split 0.1 --out data/sft
+
+        toolreason export runs/hinted --for messages --problems problems.jsonl --out rows.jsonl
+    """
+    from toolreason import export as exporting
+    from toolreason.export import files
+
+    report = exporting.Report()
+    files.targets(out, split is not None, overwrite)
+    rows = exporting.rows(
+        exporting.read(run_dirs),
+        for_,
+        report=report,
+        verdict=verdict,
+        end_tokens=end_token or (),
+        max_tokens=max_tokens,
+        long=long,
+        problems=None if problems is None else _problems(problems),
+    )
+    _quiet(out)
+    written = files.write(out, rows, split=split, seed=seed, shuffle=shuffle, overwrite=overwrite, check=report.check)
+    if json_:
+        common.print_json({**report.to_dict(), "out": {str(file): count for file, count in written.items()}})
+    else:
+        _print(report, written)
+    if report.unended:
+        common.say(
+            f"warning: {report.unended} rows end at </answer> without an end token, as they were stopped there: a model trained on "
+            "them does not learn to end its turn. --end-token ID adds it (ID is the tokenizer's eos_token_id)"
+        )
+
+
+def _problems(source: str) -> dict[str, Problem]:
+    from toolreason import problems
+
+    return {problem.id: problem for problem in problems.load(source).problems}
+
+
+def _quiet(out: Path) -> None:
+    """No progress bars of a library among our own lines."""
+    if out.suffix:
+        return
+    try:
+        from datasets import disable_progress_bars
+    except ImportError:  # said where it is needed
+        return
+    disable_progress_bars()
+
+
+def _print(report: Report, written: dict[Path, int]) -> None:
+    from rich.table import Table
+
+    shown = Table(show_header=False, box=None, pad_edge=False)
+    shown.add_column(style="dim")
+    shown.add_column(overflow="fold")
+    left_out = ", ".join(f"{count} {reason}" for reason, count in report.left_out.most_common())
+    tokens = ", ".join(f"{count} {source}" for source, count in report.tokens.items())
+    trained = f"; {report.trained} of them trained" if report.trained else ""
+    lines = [
+        ("rows", f"{report.rows} of {report.read} trajectories"),
+        ("left out", left_out or "none"),
+        ("cut", str(report.truncated) if report.truncated else ""),
+        ("tokens", tokens + trained),
+        *(("written", f"{file}: {count}") for file, count in written.items()),
+    ]
+    for name, value in lines:
+        if value:
+            shown.add_row(name, common.harmless(value))
+    common.stdout().print(shown)
