@@ -16,7 +16,21 @@ LAYERS = (
     {"formats", "hints", "policies", "execution", "tools", "verify", "models", "modelfiles", "problems", "sources"},
     {"strategies"},
     {"graphs"},
-    {"arithmetic", "narrative", "failures", "stats", "scaling", "render", "rollouts", "runs", "collect", "export", "adapters", "serve"},
+    {
+        "arithmetic",
+        "narrative",
+        "failures",
+        "stats",
+        "scaling",
+        "render",
+        "rollouts",
+        "runs",
+        "collect",
+        "curate",
+        "export",
+        "adapters",
+        "serve",
+    },
     {"compare"},
     {"cli", "commands", "demo", "doctor", "__init__", "__main__"},  # `toolreason` itself hands out names from all floors
 )

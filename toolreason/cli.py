@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from toolreason.commands import collect, common, compare, demo, doctor, export, models, sandbox, show, solve
+from toolreason.commands import collect, common, compare, curate, demo, doctor, export, models, sandbox, show, solve
 
 EXAMPLES = """A language model reasons with tools it runs in a sandbox, every token kept exactly as it was sampled.
 
@@ -37,6 +37,7 @@ app.command()(export.export)
 app.command()(compare.compare)
 app.command()(demo.demo)
 app.command()(doctor.doctor)
+app.add_typer(curate.app, name="curate")
 app.add_typer(models.app, name="models")
 app.add_typer(sandbox.app, name="sandbox")
 

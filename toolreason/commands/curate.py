@@ -1,0 +1,308 @@
+"""`toolreason curate`: collections become a training set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from toolreason.commands import common
+from toolreason.errors import InputError, ProblemError
+
+if TYPE_CHECKING:
+    from toolreason.curate.balance import Setting
+    from toolreason.curate.edits import Codec
+    from toolreason.curate.pipeline import Curation
+    from toolreason.curate.report import SourceRun
+    from toolreason.curate.settings import CurateSettings
+    from toolreason.curate.steps import Row
+    from toolreason.types import Problem
+
+HELP = """Choose, filter and clean the traces of collections for fine-tuning; a report says what fell at each step.
+
+    toolreason curate hint-rft --plain runs/plain --hinted runs/hinted --out sets/start-0
+
+    toolreason curate rft runs/start-0 --out sets/start
+
+    toolreason curate balance runs/t06 runs/t10 --threshold 0.5 --threshold 0.8
+"""
+
+LEAST = (0.0, 0.5, 0.7, 0.9)
+
+app = typer.Typer(cls=common.Commands, no_args_is_help=True, help=HELP)
+
+OutOption = Annotated[Path, typer.Option("--out", "-o", help="The directory to make: a run with rows, report and card.")]
+ProblemsOption = Annotated[
+    str | None,
+    typer.Option(help="The problems' source, as for collect; default: where the runs have them from, if it is a file here."),
+]
+TokenizerOption = Annotated[
+    str | None,
+    typer.Option(
+        help="The model's tokenizer: a name of `toolreason models`, a directory or a hub id; default: by the policy's name."
+    ),
+]
+PerProblemOption = Annotated[int | None, typer.Option(min=1, help="Rows per problem at most (default 4).")]
+SeedOption = Annotated[int | None, typer.Option(help="Orders traces of equal score (default 0).")]
+ConfigOption = Annotated[Path | None, typer.Option(help="A TOML file of settings.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A setting, e.g. max_tokens=2048; an unknown one names all. Repeatable."),
+]
+
+
+@app.command("hint-rft")
+def hint_rft(
+    plain: Annotated[Path, typer.Option(metavar="RUN_DIR", help="The run without hints, greedy.")],
+    hinted: Annotated[list[Path], typer.Option(metavar="RUN_DIR", help="A run of the same problems with hints. Repeatable.")],
+    out: OutOption,
+    problems: ProblemsOption = None,
+    tokenizer: TokenizerOption = None,
+    per_problem: PerProblemOption = None,
+    seed: SeedOption = None,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    json_: common.JsonOption = False,
+) -> None:
+    """START's first set: right hinted traces of problems that plain reasoning got wrong, filtered, cleaned, 1 to 4 of each.
+
+    Examples:
+
+        toolreason collect problems.jsonl -o runs/plain -s plain
+
+        toolreason collect problems.jsonl -o runs/hinted -s hint_infer --samples 4 --temperature 0.7
+
+        toolreason curate hint-rft --plain runs/plain --hinted runs/hinted -o sets/start-0
+
+        toolreason curate hint-rft --plain runs/plain --hinted runs/a --hinted runs/b -o sets/ab --set max_tokens=2048 --json
+    """
+    from toolreason import runs
+    from toolreason.curate import pipeline, settings
+
+    chosen = settings.load(config, set_ or (), per_problem=per_problem, seed=seed)
+    sources = _sources([("plain", plain), *(("hinted", path) for path in hinted)])
+    known, where = _problems(problems, sources)
+    codec = _codec(sources, tokenizer)
+    rows = _rows(sources[1:], known)
+    made = pipeline.hint_rft(runs.read(plain), rows, codec, chosen)
+    notes = [] if sources[0].manifest.sampling.temperature == 0 else ["the plain run is not greedy (temperature above 0)"]
+    _keep(made, sources, out, where, tokenizer, notes, json_)
+
+
+@app.command()
+def rft(
+    sampled: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="Runs of the model that the first set trained.")],
+    out: OutOption,
+    tool_share: Annotated[
+        float | None, typer.Option(min=0, max=1, help="The share of traces that ran a cell (default: as the scores give it).")
+    ] = None,
+    problems: ProblemsOption = None,
+    tokenizer: TokenizerOption = None,
+    per_problem: PerProblemOption = None,
+    seed: SeedOption = None,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    json_: common.JsonOption = False,
+) -> None:
+    """START's second set: right traces that START-0 sampled, 1 to 4 of each problem. There is no keep rule here.
+
+    Sample as the paper does, 16 times at temperature 0.6 and top-p 0.95:
+
+        toolreason collect problems.jsonl -o runs/start-0 -p vllm:http://localhost:8000 --samples 16 --temperature 0.6 --top-p 0.95
+
+        toolreason curate rft runs/start-0 -o sets/start --tool-share 0.7
+    """
+    from toolreason.curate import pipeline, settings
+
+    chosen = settings.load(config, set_ or (), per_problem=per_problem, seed=seed, tool_share=tool_share)
+    sources = _sources([("sampled", path) for path in sampled])
+    known, where = _problems(problems, sources)
+    made = pipeline.rft(_rows(sources, known), _codec(sources, tokenizer), chosen)
+    _keep(made, sources, out, where, tokenizer, [], json_)
+
+
+@app.command()
+def balance(
+    directories: Annotated[
+        list[Path], typer.Argument(metavar="RUN_DIR...", help="Runs of the same problems, each at its temperature.")
+    ],
+    threshold: Annotated[list[float] | None, typer.Option(help="A least score; default 0, 0.5, 0.7 and 0.9. Repeatable.")] = None,
+    target: Annotated[int, typer.Option(min=1, help="n*: how many right responses are wanted of each problem.")] = 4,
+    answer: Annotated[bool, typer.Option(help="Select right responses only; without, the score alone is the reward.")] = True,
+    config: ConfigOption = None,
+    set_: SetOption = None,
+    json_: common.JsonOption = False,
+) -> None:
+    """B-STaR's balance score of each run and threshold: which temperature and which least score to go on with.
+
+    Examples:
+
+        toolreason curate balance runs/t06 runs/t08 runs/t10
+
+        toolreason curate balance runs/t06 runs/t10 --threshold 0 --threshold 0.8 --target 8 --no-answer --json
+    """
+    from toolreason.curate import balance as measure
+    from toolreason.curate import settings
+
+    chosen, sources = settings.load(config, set_ or ()), _sources([("sampled", path) for path in directories])
+    lines: list[Setting] = []
+    measured: list[dict[str, Any]] = []
+    for source in sources:
+        groups = _groups(source, chosen)
+        temperature = source.manifest.sampling.temperature
+        measured.append({"run": source.path, "temperature": temperature, **measure.measures(groups, target=target)})
+        for least in threshold or LEAST:
+            score = measure.balance(groups, least, target, answer=answer)
+            lines.append(measure.Setting(source.path, temperature, least, score))
+    best = measure.best(lines)
+    if json_:
+        told = {"target": target, "answer": answer, "settings": [one._asdict() for one in lines]}
+        common.print_json({**told, "best": best._asdict(), "runs": measured})
+        return
+    _show_balance(lines, measured, best, target)
+
+
+def _groups(source: SourceRun, settings: CurateSettings) -> dict[str, Any]:
+    from toolreason import runs
+    from toolreason.curate import balance as measure
+    from toolreason.curate import pipeline
+
+    responses = (pipeline.response(one, settings) for one in runs.read(source.path))
+    groups = measure.grouped(one for one in responses if one is not None)
+    if not groups:
+        raise InputError(f"{source.path} has no rollout with a verdict that counts: nothing can be measured")
+    return groups
+
+
+def _show_balance(lines: Sequence[Setting], measured: Sequence[dict[str, Any]], best: Setting, target: int) -> None:
+    from rich.table import Table
+
+    table = Table("run", pad_edge=False)
+    for name in ("temperature", "threshold", "balance"):
+        table.add_column(name, justify="right")
+    for one in lines:
+        style = "bold green" if one is best else ""
+        table.add_row(common.harmless(one.run), f"{one.temperature:g}", f"{one.threshold:g}", f"{one.score:.3f}", style=style)
+    common.stdout().print(table)
+    table = Table("run", pad_edge=False)
+    for name in ("Pass@K", f"Pass@K-{target}", "distinct", "Best-of-K", f"Reward@K-{target}", "separation"):
+        table.add_column(name, justify="right")
+    for run in measured:
+        values = [*run["exploration"].values(), *run["exploitation"].values()]
+        table.add_row(common.harmless(run["run"]), *("-" if value is None else f"{value:.3f}" for value in values))
+    common.stdout().print(table)
+    if best.score == 0:
+        common.say("nothing that is right was selected anywhere: no setting is better than another")
+        return
+    common.say(f"best: {best.run} at temperature {best.temperature:g} with a score of at least {best.threshold:g}", "green")
+
+
+def _sources(named: Sequence[tuple[str, Path]]) -> list[SourceRun]:
+    """The runs, hashed. Raises InputError where one is named twice, or they are not of the same problems."""
+    from toolreason import models, runs
+    from toolreason.curate.report import SourceRun
+
+    found, seen = list[SourceRun](), set[Path]()
+    for role, path in named:
+        if path.resolve() in seen:
+            raise InputError(f"{path} is named twice: name each run once")
+        seen.add(path.resolve())
+        manifest = runs.manifest(path)
+        names = [name for name in (runs.MANIFEST, runs.TRAJECTORIES) if (path / name).is_file()]
+        found.append(SourceRun(str(path), role, manifest, {name: models.sha256(path / name) for name in names}))
+    other = next((run for run in found if run.manifest.problems_hash != found[0].manifest.problems_hash), None)
+    if other is not None:
+        raise InputError(
+            f"{found[0].path} and {other.path} are of different problems ({found[0].manifest.problems} and "
+            f"{other.manifest.problems}): an id may mean another question there. Collect both from the same file"
+        )
+    return found
+
+
+def _problems(given: str | None, sources: Sequence[SourceRun]) -> tuple[dict[str, Problem], str]:
+    """The problems by id and where they come from; none where nobody named them and the runs' own file is not here any more."""
+    from toolreason import problems, runs
+
+    wanted = sources[0].manifest
+    source = given or wanted.problems
+    if given is None and not Path(source).is_file():
+        common.say(
+            f"note: {source} is not here, so questions are read from the prompts and answers from the verdicts; or --problems"
+        )
+        return {}, source
+    loaded = problems.load(source).problems
+    if runs.problems_hash(loaded) != wanted.problems_hash:
+        if given is not None:
+            raise ProblemError(
+                f"{source} does not hold the problems of {sources[0].path}: give the file that it was collected from"
+            )
+        common.say(f"note: {source} has changed since the runs: questions are read from the prompts, answers from the verdicts")
+        return {}, source
+    return {problem.id: problem for problem in loaded}, source
+
+
+def _codec(sources: Sequence[SourceRun], name: str | None) -> Codec:
+    """The tokenizer of the runs that rows come from. Raises InputError where these have several and none is given."""
+    from toolreason.curate import tokenizer
+
+    policies = sorted({_policy(run) for run in sources if run.role != "plain"})
+    if len(policies) > 1 and name is None:
+        raise InputError(f"the runs are of several policies ({', '.join(policies)}): name their one tokenizer with --tokenizer")
+    return tokenizer.open_codec(policies[0], name)
+
+
+def _policy(source: SourceRun) -> str:
+    """The policy as its trajectories name it: a server's URL tells no model, they do."""
+    from toolreason import runs
+
+    return next((one.policy for one in runs.read(source.path)), source.manifest.policy)
+
+
+def _rows(sources: Sequence[SourceRun], problems: dict[str, Problem]) -> Iterator[Row]:
+    from toolreason import runs
+    from toolreason.curate.steps import Row
+
+    for source in sources:
+        for one in runs.read(source.path):
+            yield Row(one, source.path, problems.get(one.problem_id))
+
+
+def _keep(
+    made: Curation, sources: Sequence[SourceRun], out: Path, problems: str, tokenizer: str | None, notes: list[str], json_: bool
+) -> None:
+    """Write the directory and tell what is in it."""
+    import toolreason
+    from toolreason.curate import output, report
+
+    manifest = sources[0].manifest
+    named = tokenizer or next(_policy(run) for run in sources if run.role != "plain")
+    origin = report.Origin(sources, problems, manifest.problems_hash, named, toolreason.__version__, notes)
+    new = output.write(out, output.files(made, origin))
+    if json_:
+        common.print_json({**report.report(made, origin), "out": str(out), "new": new})
+    else:
+        _show(made)
+        for note in notes:
+            common.say(f"note: {note}")
+        told = "kept in" if new else "nothing new: the same set is in"
+        common.say(f"{told} {out}; read report.md, look at rows with: toolreason show {out}", "dim")
+    if not made.rows:
+        common.say("no row is left: report.md shows what fell, and where a setting (--set) may be too strict")
+
+
+def _show(made: Curation) -> None:
+    from rich.table import Table
+
+    table = Table("step", pad_edge=False)
+    for name in ("rows in", "left", "problems left"):
+        table.add_column(name, justify="right")
+    table.add_column("fell or changed", overflow="fold")
+    for step in made.steps:
+        told = step.to_dict()
+        why = [f"{count} {reason}" for reason, count in told["fell"].items()]
+        why += [f"{count} changed: {name}" for name, count in told["changed"].items()]
+        numbers = (str(told[key]) for key in ("rows", "rows_left", "problems_left"))
+        table.add_row(step.name, *numbers, common.harmless(", ".join(why) or "-"))
+    common.stdout().print(table)
