@@ -7,6 +7,7 @@ many are kept as cells may be taken back. Here they are born, woken, killed and 
 from __future__ import annotations
 
 import os
+import select
 import signal
 import socket
 import sys
@@ -43,6 +44,14 @@ class Point:
     pid: int = 0
     end: int = -1
     dead: bool = False
+
+    def has_ended(self) -> bool:
+        """Whether its process is dead by now."""
+        if self.end < 0:
+            return self.dead or not living(self.pid)
+        poll = select.poll()
+        poll.register(self.end, select.POLLIN)
+        return bool(poll.poll(0))
 
 
 class Chain(ABC):
@@ -199,8 +208,8 @@ class Chain(ABC):
         takes_over = {self.successor()} - {0}
         for pid in takes_over:
             children += self.processes.children(pid)
-        # a fork's past may be an orphan that is not known yet
-        sure = all(point.pid for other in self.runner.siblings(self) for point in other.chain)
+        # where a past is not known yet it may be an orphan, which is not to be taken for a stray
+        sure = all(point.pid for session in (self, *self.runner.siblings(self)) for point in session.chain)
         return self.processes.strays(self.uid if sure else None, children, takes_over)
 
     def ours(self) -> set[int]:

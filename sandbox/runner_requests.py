@@ -193,13 +193,15 @@ class Session(Chain):
         self.processes.reap()
         code, used = self.processes.exits.pop(point.pid, (None, 0.0))
         cell = self.cell
-        if cell is None or not self.chain or point is not self.tip or self.then is not None:
+        if cell is None or not self.chain or point is not self.tip or self.then not in (None, self.commit):
             return
         data, pid, fds = links.receive(point.link)  # its last word may stand in the link yet
         if data and cell.report is None:
             cell.hear(data, pid, fds)
-        if cell.report is not None and cell.report["outcome"] in ("ok", "error") and cell.pid == point.pid:
-            cell.report = None  # it reported, and died
+        if cell.report is not None and cell.report["outcome"] in ("ok", "error"):
+            if cell.pid != point.pid:  # another takes over
+                return
+            cell.report = self.then = None  # it reported, and died
         self.cpu_s += max(0.0, used - cell.started_s)
         cell.ended(code, self.processes.oom_struck())
         self.decided()
@@ -260,6 +262,9 @@ class Session(Chain):
     def commit(self) -> None:
         cell = self.cell
         assert cell is not None
+        if cell.pid == self.tip.pid and self.tip.has_ended():  # it said that all was well, and is dead
+            self.on_end(self.tip)
+            return
         self.drain(cell)
         try:
             versions = self.versions(self.tip.versions, cell.mapped)
@@ -283,11 +288,11 @@ class Session(Chain):
         self.cell = None
         self.printed += cell.out.seen + cell.err.seen
         self.tip.versions = self.restored(self.tip.versions)
-        self.reply(cell.result())
+        self.reply(cell.result() | {"ran": cell.delivered})
 
     def lose(self) -> None:
         """The state is lost: its process died after the cell that made it had said that all was well. The state before that cell
-        comes back, if it is kept; else the host runs the committed cells again, in an empty folder.
+        comes back, if it is kept, and the host runs again what came after it; else all cells, in an empty folder.
         """
         cell, self.then = self.cell, None
         if cell is None:
@@ -295,7 +300,7 @@ class Session(Chain):
         if len(self.chain) > 1:
             self.undone_cells += 1
             cell.delivered &= self.tip.pid != 0  # without a past it has not begun
-            self.go_back(1, self.stepped_back if cell.delivered else self.launch_again)
+            self.go_back(1, self.stepped_back)
             return
         self.cell = None
         self.drain(cell)
@@ -307,12 +312,6 @@ class Session(Chain):
         while self.chain:
             self.discard(self.chain.pop())
         self.settle(empty)
-
-    def launch_again(self) -> None:
-        assert self.cell is not None
-        request, self.cell = self.cell.request, None
-        self.tip.versions = self.restored(self.tip.versions)
-        self.launch(request)
 
     def drain(self, cell: CellRun) -> None:
         """What the pipes still hold, now that nobody writes any more."""

@@ -7,7 +7,7 @@ import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from toolreason.errors import InputError, SandboxError, SessionLost, ToolreasonError
@@ -19,6 +19,7 @@ MAX_CODE_CHARS = 1 << 20
 MAX_FILE = 256 << 20
 PIECE = 4 << 20  # what one frame carries of a file
 ANSWER_S = 30.0  # for what is no cell
+UNDONE = "[the process of the last cell died after the cell had ended: what it did is undone]\n"
 REPLAY_CELLS, REPLAY_S, REPLAY_BYTES = 256, 60.0, 16 << 20  # the longest history that a session rebuilds by running it again
 
 
@@ -81,23 +82,25 @@ class RunnerSession:
         return 0.0 if self._lock.locked() else time.monotonic() - self._used
 
     async def run(self, code: str, *, timeout_s: float | None = None, keep: bool = True) -> CellResult:
-        """See `Session.run`. When the processes that held the state are lost, the committed cells run again to rebuild it; where
-        that is not possible, SessionLost is raised.
+        """See `Session.run`. Where processes that held the state have died, the cells that made it run again; where that is not
+        possible, SessionLost is raised. A last cell that does not end well again is undone, and the result's stderr says so.
         """
         if len(code) > MAX_CODE_CHARS:
             return CellResult(Outcome.ERROR, error=f"the cell has {len(code)} characters; the most are {MAX_CODE_CHARS}")
         timeout = self._limits.cell_timeout_s if timeout_s is None else timeout_s
         async with self._turn():
-            result, lost, ran = await self._cell(code, timeout, keep)
-            if lost:
-                await self._rebuild()
-                if not ran:
-                    result, lost, _ = await self._cell(code, timeout, keep)
-                    if lost:
-                        raise SessionLost("its processes die as soon as they are started")
+            result, missing, ran = await self._cell(code, timeout, keep)
+            undone = missing is not None and not await self._rebuild(missing)
+            if not ran:
+                result, missing, ran = await self._cell(code, timeout, keep)
+                if missing is not None and not ran:  # they have died again
+                    undone = True
+                    result, missing, ran = await self._cell(code, timeout, keep)
+                if missing is not None:
+                    raise SessionLost("its processes die as soon as they are started")
             if keep and result.outcome.committed:
                 self._record(Step(code, timeout, result.duration_s))
-            return result
+            return replace(result, stderr=UNDONE + result.stderr) if undone else result
 
     async def fork(self) -> RunnerSession:
         async with self._turn():
@@ -173,40 +176,57 @@ class RunnerSession:
     async def _ask(self, **question: Any) -> dict[str, Any]:
         return await self.runner.ask(ANSWER_S, session=self.number, **question)
 
-    async def _cell(self, code: str, timeout: float, keep: bool) -> tuple[CellResult, bool, bool]:
-        """One cell, in no more than the runner's own clock and a grace. Returns its result, `lost`, and whether it ran."""
+    async def _cell(self, code: str, timeout: float, keep: bool) -> tuple[CellResult, list[Step] | None, bool]:
+        """One cell, in no more than the runner's own clock and a grace. Returns its result, what to do again since its state
+        died with its processes (None: nothing died), and whether the cell ran.
+        """
         question = {"op": "run", "session": self.number, "code": code, "timeout_s": timeout, "keep": keep}
         try:
             reply = await self.runner.ask(timeout + self._grace_s, **question)
         except InputError as error:  # a runner has no reason to refuse a cell
             raise SandboxError(str(error)) from error
-        result, undone = cell_result(reply), reply.get("undone")
-        self._forget(undone if type(undone) is int and 0 <= undone <= self._limits.undo_depth else 0)
-        return result, reply.get("lost") is True, reply.get("ran") is not False
+        ran = reply.get("ran") is not False
+        if reply.get("lost") is True:
+            if not self._complete:
+                raise SessionLost("its processes were killed, and its cells are too many to run again")
+            missing, self._history = self._history, []
+            return cell_result(reply), missing, ran
+        undone = reply.get("undone")
+        count = undone if type(undone) is int and 0 <= undone <= self._limits.undo_depth else 0
+        return cell_result(reply), self._forget(count) if count else None, ran
 
-    def _forget(self, cells: int) -> None:
-        """Committed cells that are no more, and what was put after them."""
-        for _ in range(cells):
-            while self._history and self._history.pop().code is None:
-                pass
+    def _forget(self, cells: int) -> list[Step]:
+        """Take so many committed cells out of the history, with what was put after them. Returns them, in order."""
+        at = self._where(cells)
+        missing, self._history = self._history[at:], self._history[:at]
+        return missing
+
+    def _where(self, cells: int) -> int:
+        """Where in the history the last so many cells begin."""
+        places = [at for at, step in enumerate(self._history) if step.code is not None]
+        return places[-cells] if 0 < cells <= len(places) else 0 if cells else len(self._history)
 
     def _record(self, step: Step) -> None:
         self._history.append(step)
         cells = [step for step in self._history if step.code is not None] if len(self._history) > REPLAY_CELLS else []
         if len(cells) > REPLAY_CELLS or sum(len(step.data) for step in self._history) > REPLAY_BYTES:
-            self._history, self._complete = self._history[-self._limits.undo_depth :], False
+            self._history, self._complete = self._history[self._where(self._limits.undo_depth) :], False
 
-    async def _rebuild(self) -> None:
-        """Bring back the state that died with its processes: the folder is empty, the session is fresh."""
-        if not self._complete or sum(step.took_s for step in self._history) > REPLAY_S:
-            raise SessionLost("its processes were killed, and its cells are too many, or took too long, to run again")
-        for step in self._history:
+    async def _rebuild(self, missing: list[Step]) -> bool:
+        """Do again what died with its processes. False where the last cell did not end well again, and is undone."""
+        if sum(step.took_s for step in missing) > REPLAY_S:
+            raise SessionLost("its processes were killed, and its cells took too long to run them again")
+        for at, step in enumerate(missing, 1):
             if step.code is None:
                 await self._put(step.path, step.data)
-                continue
-            result, lost, _ = await self._cell(step.code, step.timeout_s, True)
-            if lost or not result.outcome.committed:
-                raise SessionLost(f"its processes were killed, and a cell ended differently when run again: {result.outcome}")
+            else:
+                result, again, _ = await self._cell(step.code, step.timeout_s, True)
+                if again is not None or (not result.outcome.committed and any(later.code is not None for later in missing[at:])):
+                    raise SessionLost(f"its processes were killed, and a cell ended differently when run again: {result.outcome}")
+                if not result.outcome.committed:
+                    return False
+            self._record(step)
+        return True
 
 
 async def _made(runner: Runner, **question: Any) -> int:
