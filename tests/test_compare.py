@@ -352,6 +352,8 @@ def test_all_conditions_have_the_same_problems_and_seeds(here: Path) -> None:
     }
     assert seeds["plain"] == seeds["artist"] == {(problem, i, 5 + i) for problem in "ab" for i in (0, 1)}
     assert "the 2 samples of a problem as independent" in (here / "out" / "compare.md").read_text()
+    fewer = compare(*RUN, "--conditions", "plain,artist", "--seed", "5", "--temperature", "1", "--limit", "1", "--json")
+    assert [(one["finished"], one["missing"]) for one in json.loads(fewer.stdout)["conditions"]] == [(1, 0), (1, 0)]
 
 
 def test_a_comparison_that_was_broken_off_goes_on_where_it_ended(here: Path) -> None:
@@ -388,6 +390,11 @@ def test_a_comparison_can_grow_by_a_condition(here: Path) -> None:
     done = compare(*RUN, "--conditions", "plain", "--condition", "mine=hint_infer,hint=start,max_calls=1", "--json")
     assert done.exit_code == 0, done.output
     assert [one["name"] for one in json.loads(done.stdout)["conditions"]] == ["plain", "mine", "hint", "not-run"]
+    assert json.loads(done.stdout)["plan"]["baseline"] == "plain"
+    again = compare(*RUN, "--conditions", "not-run", "--json")  # what it does not name stays, and so does the baseline
+    assert json.loads(again.stdout)["plan"]["baseline"] == "plain"
+    other = compare(*RUN, "--conditions", "not-run", "--baseline", "mine", "--json")
+    assert json.loads(other.stdout)["plan"]["baseline"] == "mine"
     refused = compare(*RUN, "--conditions", "plain", "--budget", "99")
     assert refused.exit_code == 2
     assert "budget: 1024 there, 99 now" in refused.stderr
@@ -403,6 +410,7 @@ def test_rounds_have_a_table_and_a_chart(here: Path) -> None:
     assert told["plan"]["sampling"]["top_logprobs"] == 20
     found = [(one["round"], one["by"]["last"]["correct"], one["by"]["majority"]["correct"], one["calls"]) for one in told["rounds"]]
     assert found == [(1, 0, 0, 1.0), (2, 1, 0, 2.0)]  # of two answers that differ the majority is the first
+    assert [one["by"]["certain"]["scored"] for one in told["rounds"]] == [1, 1]  # the certainties were asked for
     assert told["rounds"][0]["spent"] < told["rounds"][1]["spent"] == told["conditions"][1]["tokens"]["spent"]
     assert [Path(name).name for name in told["files"]] == ["compare.md", "compare.json", "compare.svg", "compare-rounds.svg"]
     assert "## Round by round" in (here / "out" / "compare.md").read_text()

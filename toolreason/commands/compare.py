@@ -82,7 +82,6 @@ def compare(
 
         chosen = ready(choose(conditions, condition or ()), budget=budget, hint=hint, rounds=rounds)
         names = tuple(one.name for one in chosen)
-        _check_baseline(baseline, names)
         sampling = Sampling(temperature, top_p, seed=seed, top_logprobs=TOP_LOGPROBS if _scaled(chosen) else 0)
         if samples > 1 and temperature == 0:
             common.say("warning: at temperature 0 all samples of a problem are alike; give --temperature")
@@ -99,12 +98,12 @@ def compare(
             samples=samples,
             rounds=rounds,
             conditions=names,
-            baseline=baseline or (BASELINE if BASELINE in names else names[0]),
+            baseline=BASELINE if BASELINE in names else names[0],
             domains=domains(asked),
             command=_typed(context),
             version=toolreason.__version__,
         )
-        plan = _run(out, plan, asked, chosen, box, concurrency)
+        plan = _run(out, plan, asked, chosen, box, concurrency, baseline)
     _report(out, plan, chart, bad, json_)
 
 
@@ -116,11 +115,6 @@ def _check_chart(chart: Path | None) -> None:
         charts.check()
         if not chart.parent.is_dir() or chart.is_dir():
             raise InputError(f"cannot write {chart}: name a file in a directory that is there with --chart")
-
-
-def _check_baseline(baseline: str | None, names: Sequence[str]) -> None:
-    if baseline is not None and baseline not in names:
-        raise SettingsError(f"the baseline {baseline!r} is none of the conditions {', '.join(names)}")
 
 
 def _given(context: typer.Context) -> list[str]:
@@ -178,7 +172,15 @@ def _sandbox(sandbox: str, conditions: Iterable[Ready], problems: Sequence[Probl
     return needed
 
 
-def _run(out: Path, plan: Plan, problems: Sequence[Problem], conditions: Sequence[Ready], sandbox: str, concurrency: int) -> Plan:
+def _run(
+    out: Path,
+    plan: Plan,
+    problems: Sequence[Problem],
+    conditions: Sequence[Ready],
+    sandbox: str,
+    concurrency: int,
+    baseline: str | None,
+) -> Plan:
     from toolreason.compare.run import opened, run
 
     jobs = len(problems) * plan.samples
@@ -203,7 +205,7 @@ def _run(out: Path, plan: Plan, problems: Sequence[Problem], conditions: Sequenc
                     on_progress=on_progress,
                 )
 
-    with opened(out, plan, conditions) as (kept, writers):
+    with opened(out, plan, conditions, baseline) as (kept, writers):
         try:
             common.run(work(writers))
         except (KeyboardInterrupt, asyncio.CancelledError):

@@ -64,13 +64,14 @@ def read(path: Path) -> Plan:
         raise InputError(f"{path / PLAN} cannot be read: {error}") from error
 
 
-def settle(path: Path, wanted: Plan) -> Plan:
-    """The plan to go on with at `path`: the wanted one, with the conditions that were compared there before.
+def settle(path: Path, wanted: Plan, baseline: str | None = None) -> Plan:
+    """The plan to go on with at `path`: the wanted one, with the conditions that were compared there before, and their baseline.
 
-    Raises SettingsError where those are of other problems, another policy, sampling or budget, and something was sampled.
+    `baseline` replaces it. Raises SettingsError where there is none of this name, and where those conditions are of other problems,
+    another policy, sampling or budget, and something was sampled.
     """
     if not (path / PLAN).exists():
-        return wanted
+        return replace(wanted, baseline=baseline or wanted.baseline)
     before = read(path)
     begun = any(_begun(path / name) for name in before.conditions)
     differences = before.differences(wanted)
@@ -80,7 +81,10 @@ def settle(path: Path, wanted: Plan) -> Plan:
             "Nothing was changed. Give the same problems and settings to go on, or another directory with --out."
         )
     kept = [name for name in before.conditions if name not in wanted.conditions and not differences and _begun(path / name)]
-    return replace(wanted, conditions=(*wanted.conditions, *kept), started=before.started if begun else wanted.started)
+    names = (*wanted.conditions, *kept)
+    usual = before.baseline if begun and before.baseline in names else wanted.baseline
+    started = before.started if begun else wanted.started
+    return replace(wanted, conditions=names, baseline=baseline or usual, started=started)
 
 
 def write(path: Path, plan: Plan) -> None:

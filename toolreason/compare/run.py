@@ -23,12 +23,15 @@ Progress = Callable[[str, int, Tally], None]  # the condition, how many conditio
 
 
 @contextlib.contextmanager
-def opened(path: Path, plan: Plan, conditions: Sequence[Ready]) -> Iterator[tuple[Plan, list[RunWriter]]]:
+def opened(
+    path: Path, plan: Plan, conditions: Sequence[Ready], baseline: str | None = None
+) -> Iterator[tuple[Plan, list[RunWriter]]]:
     """The run of each condition, all begun or gone on with before anything is sampled, and the plan as it is kept.
 
-    Raises SettingsError where one of them was collected in another way, or is being written by another process.
+    `baseline`, where given, replaces that of the plan. Raises SettingsError where one of the runs was collected in another way, or
+    is being written by another process.
     """
-    kept = plans.settle(path, plan)
+    kept = plans.settle(path, plan, baseline)
     with contextlib.ExitStack() as stack:
         writers = [
             stack.enter_context(RunWriter.open(path / condition.name, manifest(plan, condition))) for condition in conditions
