@@ -161,6 +161,9 @@ def test_words_of_doubt_after_code_that_ran_well_are_distrust(words: str) -> Non
         pytest.param((PRODUCT, r"So the larger is \boxed{23}."), id="an answer from the question"),
         pytest.param((PRODUCT, ran("1/0", "", Outcome.ERROR), r"\boxed{408}"), id="the last cell failed"),
         pytest.param((ran("1/0", "", Outcome.ERROR), "The code is wrong. I'll do it by hand."), id="doubt of code that failed"),
+        pytest.param((ran("half = 48 / 2\nprint(48 + half)", "72.0"), "In May 48 / 2 = 24, in all 48 + 24 = 72."),
+                     id="the code's own steps explained"),
+        pytest.param((ran("a = 30 * 7\nprint(a // 4)", "52"), r"The whole is \boxed{210}."), id="an answer that the code had"),
         pytest.param((PRODUCT, "I see, my calculation was wrong. " + BOXED), id="doubt of oneself"),
         pytest.param((PRODUCT, "If the code is wrong we would see it. " + BOXED), id="an if"),
         pytest.param((PRODUCT, "It would be hard to compute that by hand. " + BOXED), id="praise of the tool"),
@@ -229,7 +232,7 @@ def test_findings_are_shown_as_notes_and_as_data() -> None:
 WILD = [
     "", "\0", "9" * 5000, "1e999", "9**9**9**9 = 12345", "= " * 400, "17 * 23 = " * 400, "(" * 3000, "```python\n" * 200, "\ud800",
     "1,234,567,890.5 + 0 = 1", "is " * 2000, "0 / 0 = 13", "20 % 0 = 14", "<python>" * 500, r"\boxed{" * 300, "5 ** 64 = 77",
-    " " * 20000 + "=",
+    "+".join(["1"] * 900), "x = 9 ** 60\n" + "x * x * " * 200 + "x", " " * 20000 + "=",
 ]  # fmt: skip
 
 
@@ -255,4 +258,4 @@ def test_long_traces_take_time_in_proportion() -> None:
         return time.perf_counter() - started
 
     seconds(200)
-    assert seconds(3200) < 16 * seconds(200) * 4 + 0.5
+    assert seconds(1600) < 8 * seconds(200) * 4 + 0.5

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -39,7 +40,7 @@ _SIGNS = {
     **dict.fromkeys(("%", "mod"), "%"),
 }
 _OPERATORS: dict[type[ast.operator], str] = {
-    ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "/", ast.Pow: "**", ast.Mod: "%",
+    ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Pow: "**", ast.Mod: "%",
 }  # fmt: skip
 _SHOWING = {"print", "int", "float", "round", "str", "repr", "format", "abs", "len", "list", "sorted", "N", "evalf"}
 _WORK = (ast.BinOp, ast.For, ast.While, ast.comprehension, ast.FunctionDef)
@@ -86,8 +87,9 @@ class Operation(NamedTuple):
         if self.sign == "**":
             small = second.denominator == 1 and second <= POWER and first <= 10**6
             return first ** int(second) if small else None
-        if self.sign in "/%":
-            return None if not second else first / second if self.sign == "/" else first % second
+        if self.sign in ("/", "//", "%"):
+            quotient = {"/": Fraction.__truediv__, "//": Fraction.__floordiv__, "%": Fraction.__mod__}[self.sign]
+            return Fraction(quotient(first, second)) if second else None
         return {"+": first + second, "-": abs(first - second), "*": first * second}[self.sign]
 
 
@@ -164,14 +166,19 @@ def operation(sign: str, first: Fraction, second: Fraction) -> Operation:
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """What a cell's code says: the numbers in it, its operations on known numbers, its form without comments and layout, and
-    whether it works something out (rather than print what is known). Code that cannot be parsed has numbers only.
+    """What a cell's code says: the numbers in it, its operations on numbers that can be read off it, its form without comments and
+    layout, and whether it works something out (rather than print what is known). Code that cannot be parsed has numbers only.
     """
 
     numbers: frozenset[Fraction]
     operations: frozenset[Operation] = frozenset()
     form: str | None = None
     works: bool = False
+
+    @property
+    def values(self) -> frozenset[Fraction]:
+        """What these operations give: numbers that the code has, though they stand nowhere in it."""
+        return frozenset(value for operation in self.operations if (value := operation.value) is not None)
 
 
 def code(text: str) -> Code:
@@ -181,39 +188,46 @@ def code(text: str) -> Code:
             warnings.simplefilter("ignore")  # `"\d"` in a model's code is none of ours
             tree = ast.parse(text)
         nodes = list(ast.walk(tree))
-        known = _constants(tree, nodes)
-        done = {made for node in nodes if isinstance(node, ast.BinOp) and (made := _operation(node, known))}
-        return Code(found, frozenset(done), ast.dump(tree), any(map(_works, nodes)))
+        known = _Known(tree, nodes)
+        done = frozenset(made for node in nodes if isinstance(node, ast.BinOp) and (made := known.operation(node)))
+        return Code(found, done, ast.dump(tree), any(map(_works, nodes)))
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return Code(found)
 
 
-def _constants(tree: ast.Module, nodes: list[ast.AST]) -> dict[str, Fraction]:
-    """The names that are bound once, to a number, at the top of the cell."""
-    bound = [node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
-    known: dict[str, Fraction] = {}
-    for statement in tree.body:
-        if isinstance(statement, ast.Assign) and len(statement.targets) == 1 and isinstance(statement.targets[0], ast.Name):
-            value = _value(statement.value, {})
-            if value is not None and bound.count(statement.targets[0].id) == 1:
-                known[statement.targets[0].id] = value
-    return known
+class _Known:
+    """What can be read off a cell without running it: names that are bound once, at its top, to a number or to an operation on
+    known numbers, and the operations on such numbers.
+    """
 
+    def __init__(self, tree: ast.Module, nodes: list[ast.AST]) -> None:
+        self._names: dict[str, Fraction] = {}
+        self._done: dict[ast.BinOp, Operation | None] = {}
+        bound = Counter(node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
+        for statement in tree.body:
+            if isinstance(statement, ast.Assign) and isinstance(name := statement.targets[0], ast.Name):
+                value = self.value(statement.value)
+                if value is not None and bound[name.id] == 1:
+                    self._names[name.id] = value
 
-def _value(node: ast.expr, known: dict[str, Fraction]) -> Fraction | None:
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.UAdd, ast.USub)):
-        return _value(node.operand, known)
-    if isinstance(node, ast.Name):
-        return known.get(node.id)
-    if not isinstance(node, ast.Constant) or isinstance(node.value, bool) or not isinstance(node.value, (int, float)):
+    def operation(self, node: ast.BinOp) -> Operation | None:
+        if node not in self._done:
+            sign, first, second = _OPERATORS.get(type(node.op)), self.value(node.left), self.value(node.right)
+            known = sign is not None and first is not None and second is not None
+            self._done[node] = operation(sign, first, second) if known else None
+        return self._done[node]
+
+    def value(self, node: ast.expr) -> Fraction | None:
+        match node:
+            case ast.Name():
+                return self._names.get(node.id)
+            case ast.BinOp():
+                done = self.operation(node)
+                return done.value if done else None
+            case ast.Constant(value=int() | float()) if not isinstance(node.value, bool):
+                written = str(node.value)  # a float as it is printed: 0.1 is a tenth
+                return abs(Fraction(written)) if len(written) <= DIGITS and written not in ("inf", "nan") else None
         return None
-    written = str(node.value)  # a float as it is printed: 0.1 is a tenth
-    return abs(Fraction(written)) if len(written) <= DIGITS and written not in ("inf", "nan") else None
-
-
-def _operation(node: ast.BinOp, known: dict[str, Fraction]) -> Operation | None:
-    sign, first, second = _OPERATORS.get(type(node.op)), _value(node.left, known), _value(node.right, known)
-    return None if sign is None or first is None or second is None else operation(sign, first, second)
 
 
 def _works(node: ast.AST) -> bool:

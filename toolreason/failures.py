@@ -84,24 +84,23 @@ class Distrust:
 
 def delayed(trajectory: Trajectory) -> list[Delayed]:
     """Delayed computation, in the order of the prose."""
-    return list(_delayed(Story.of(trajectory))) if trajectory.cells else []
+    return list(_delayed(Story.of(trajectory)))
 
 
 def distrust(trajectory: Trajectory) -> list[Distrust]:
     """Distrust of printed results, in the order of the segments."""
-    if not trajectory.cells:
-        return []
-    story = Story.of(trajectory)
-    found = [*_again(story), *_in_prose(story), *_answer(story)]
-    return sorted(found, key=lambda one: one.segment)
+    return _distrust(Story.of(trajectory))
 
 
 MODES = {"delayed": "delayed computation", "distrust": "distrust of results"}  # as they are counted, and as people read them
 
 
 def modes(trajectory: Trajectory) -> dict[str, list[Delayed] | list[Distrust]]:
-    """Both failure modes by their names."""
-    return {"delayed": [*delayed(trajectory)], "distrust": [*distrust(trajectory)]}
+    """Both failure modes by their names, with one reading of the trajectory."""
+    if not trajectory.cells:
+        return {"delayed": [], "distrust": []}
+    story = Story.of(trajectory)
+    return {"delayed": [*_delayed(story)], "distrust": _distrust(story)}
 
 
 def to_rows(trajectory: Trajectory) -> list[dict[str, Any]]:
@@ -147,6 +146,10 @@ def _differs(done: Operation, stated: Number) -> bool:
     if value is None or (value < 13 and stated.value < 13):
         return False
     return not Number(value).rounds_to(stated) and not (done.sign == "/" and stated.value == value // 1)
+
+
+def _distrust(story: Story) -> list[Distrust]:
+    return sorted([*_again(story), *_in_prose(story), *_answer(story)], key=lambda one: one.segment)
 
 
 def _again(story: Story) -> Iterator[Distrust]:
@@ -202,6 +205,8 @@ def _restated(story: Story, at: int, stated: Statement) -> tuple[DistrustKind | 
 
 def _answer(story: Story) -> Iterator[Distrust]:
     """A final answer that has nothing to do with the last output."""
+    if not story.results:
+        return
     result, after = story.results[-1], story.passages[-1]
     answer = _number(extract.answer(story.own_text) or "")
     if answer is None or answer.trivial or not result.ok or not result.conclusive:

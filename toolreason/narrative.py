@@ -136,7 +136,7 @@ class Story:
         return cls(asked, (*passages, Passage.of(between)), tuple(results), extract.own_text(trajectory.segments))
 
     def known(self, results: int) -> frozenset[Fraction]:
-        """The numbers of the prompt, and of code and output of the first so many results."""
+        """The numbers of the prompt, and those that code and output of the first so many results have."""
         return self._known[results]
 
     def said(self, passages: int) -> frozenset[Fraction]:
@@ -148,7 +148,7 @@ class Story:
         steps = [self.prompt]
         for result in self.results:
             printed = {number.value for number in arithmetic.numbers(result.output)}
-            steps.append(steps[-1] | result.code.numbers | printed)
+            steps.append(steps[-1] | result.code.numbers | result.code.values | printed)
         return steps
 
 
