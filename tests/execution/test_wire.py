@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from toolreason.errors import InputError, SandboxError, SessionLost
 from toolreason.execution import Limits
-from toolreason.execution.session import REPLAY_CELLS, RunnerSession
+from toolreason.execution.session import REPLAY_CELLS, UNDONE, RunnerSession
 from toolreason.execution.wire import MAX_FRAME, PROTOCOL, Frames, Runner, cell_result, encode
 from toolreason.types import CellResult, Outcome, to_json
 
@@ -203,11 +203,49 @@ async def test_what_was_taken_back_is_not_run_again() -> None:
 
 
 async def test_a_rebuild_that_ends_differently_is_a_lost_session() -> None:
-    made, _ = await session({"outcome": "ok"}, {"outcome": "crashed", "lost": True}, {"outcome": "timeout"})
+    ok = {"outcome": "ok"}
+    made, _ = await session(ok, ok, {"outcome": "crashed", "lost": True}, {"outcome": "timeout"})
     await made.run("a")
+    await made.run("b")
     with pytest.raises(SessionLost, match="differently"):
         await made.run("kill")
     assert not made.alive
+
+
+async def test_cells_whose_process_has_died_run_again_and_then_the_one_that_found_it_dead() -> None:
+    ok, undone = {"outcome": "ok"}, {"outcome": "crashed", "undone": 1, "ran": False}
+    made, wire = await session(ok, ok, {}, undone, ok, {}, ok | {"value": "3"})
+    await made.run("a")
+    await made.run("b")
+    await made.put("f", b"")
+    result = await made.run("c")
+    assert (result.value, result.stderr) == ("3", "")
+    assert [question.get("code", question["op"]) for question in wire.asked[1:]] == ["a", "b", "put", "c", "b", "put", "c"]
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        [{"outcome": "crashed"}],  # it does not end well again
+        [{"outcome": "ok"}, {"outcome": "crashed", "undone": 1, "ran": False}],  # it does, and dies again
+    ],
+)
+async def test_a_last_cell_that_dies_again_is_undone_and_the_next_result_says_so(again: list[dict[str, Any]]) -> None:
+    ok, undone = {"outcome": "ok"}, {"outcome": "crashed", "undone": 1, "ran": False}
+    made, wire = await session(ok, ok, undone, *again, ok, ok)
+    await made.run("a")
+    await made.run("forge")
+    assert (await made.run("c")).stderr == UNDONE
+    assert (await made.run("d")).stderr == ""
+    assert [question["code"] for question in wire.asked[3:5]] == ["c", "forge"]
+
+
+async def test_processes_that_never_live_are_a_lost_session() -> None:
+    undone = {"outcome": "crashed", "undone": 1, "ran": False}
+    made, _ = await session({"outcome": "ok"}, undone, {"outcome": "ok"}, undone, undone)
+    await made.run("a")
+    with pytest.raises(SessionLost, match="as soon as"):
+        await made.run("b")
 
 
 async def test_a_history_too_long_to_run_again_is_a_lost_session() -> None:

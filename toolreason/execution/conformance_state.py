@@ -98,6 +98,18 @@ async def stateless_cells_keep_nothing(session: Session) -> None:
     await value(session, "s", 1)
 
 
+FORGE = """
+import os, time
+n = 2
+open('n', 'w').write('2')
+for fd in range(3, 256):
+    try: os.write(fd, b'ok plain | 1 - -\\n7')
+    except OSError: pass
+time.sleep({wait})
+os._exit(3)
+"""
+
+
 @on_bench("step back")
 async def files_are_as_before_a_cell_that_did_not_commit(bench: Bench) -> None:
     async with bench.session() as session:
@@ -108,6 +120,18 @@ async def files_are_as_before_a_cell_that_did_not_commit(bench: Bench) -> None:
             await value(session, LOOK, before)
         ended(await session.run(CHANGES, keep=False))
         await value(session, LOOK, before)
+
+
+@on_bench("step back")
+async def a_process_that_dies_after_its_cell_costs_nothing_else(bench: Bench) -> None:
+    """It says of itself that its cell has ended well, and dies then or later."""
+    async with bench.session() as session:
+        ended(await session.run("n = 1\nopen('n', 'w').write('1')"))
+        for wait in (0, 0.5):
+            await session.run(FORGE.format(wait=wait))
+            await asyncio.sleep(wait * 3)
+            await value(session, "n, open('n').read()", (1, "1"))
+            ended(await session.run("n = 1"))
 
 
 @on_bench("step back")
