@@ -17,7 +17,7 @@ from toolreason import problems, runs
 from toolreason.cli import app
 from toolreason.policies.scripted import END
 from toolreason.runs import Manifest, RunWriter
-from toolreason.types import Problem, Reference, ReferenceKind, Sampling, Source, StopReason, Trajectory
+from toolreason.types import Judgement, Problem, Reference, ReferenceKind, Sampling, Source, StopReason, Trajectory, Verdict
 
 NAMES = ("run.json", "trajectories.jsonl", "rows.jsonl", "report.json", "report.md", "card.md")
 HARD = ("a", "b", "c")
@@ -221,6 +221,16 @@ def test_the_second_stage_keeps_right_traces_of_any_problem_in_the_share_asked_f
     told = json.loads(curate("rft", "sampled", "--out", "set", "--tool-share", "0.5", "--json").stdout)
     assert (told["stage"], told["rows"], told["tool_share"]) == ("rft", 12, 0.5)
     assert told["balance"]["exploration"] == {"pass_at_k": 1, "pass_at_k_4": 1, "distinct": 1}
+
+
+def test_with_rounds_the_verdict_on_the_whole_text_counts() -> None:
+    right, wrong = Verdict(Judgement.CORRECT, "42"), Verdict(Judgement.WRONG, "41")
+    rows = [
+        replace(solved(problem="a", id_=str(n)), round_verdicts=both) for n, both in enumerate([(right, wrong), (wrong, right)])
+    ]
+    write("run", rows)
+    assert curate("rft", "run", "--out", "set").exit_code == 0
+    assert [one.id for one in runs.read("set")] == ["run-1"]
 
 
 def test_a_set_of_which_nothing_is_left_is_written_with_the_reasons(here: Path) -> None:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from toolreason.commands import common
-from toolreason.errors import InputError, ProblemError
+from toolreason.errors import InputError
 
 if TYPE_CHECKING:
     from toolreason.curate.balance import Setting
-    from toolreason.curate.edits import Codec
+    from toolreason.curate.inputs import Known
     from toolreason.curate.pipeline import Curation
     from toolreason.curate.report import SourceRun
     from toolreason.curate.settings import CurateSettings
-    from toolreason.curate.steps import Row
-    from toolreason.types import Problem
 
 HELP = """Choose, filter and clean the traces of collections for fine-tuning; a report says what fell at each step.
 
@@ -79,16 +77,17 @@ def hint_rft(
         toolreason curate hint-rft --plain runs/plain --hinted runs/a --hinted runs/b -o sets/ab --set max_tokens=2048 --json
     """
     from toolreason import runs
-    from toolreason.curate import pipeline, settings
+    from toolreason.curate import inputs, pipeline, settings
+    from toolreason.curate.tokenizer import open_codec
 
     chosen = settings.load(config, set_ or (), per_problem=per_problem, seed=seed)
-    sources = _sources([("plain", plain), *(("hinted", path) for path in hinted)])
-    known, where = _problems(problems, sources)
-    codec = _codec(sources, tokenizer)
-    rows = _rows(sources[1:], known)
-    made = pipeline.hint_rft(runs.read(plain), rows, codec, chosen)
-    notes = [] if sources[0].manifest.sampling.temperature == 0 else ["the plain run is not greedy (temperature above 0)"]
-    _keep(made, sources, out, where, tokenizer, notes, json_)
+    sources = inputs.sources([("plain", plain), *(("hinted", path) for path in hinted)])
+    known, policy = inputs.known(problems, sources), inputs.policy(sources, tokenizer)
+    if sources[0].manifest.sampling.temperature > 0:
+        known.notes.append("the plain run is not greedy: its temperature is above 0")
+    rows = inputs.rows(sources[1:], known.problems)
+    made = pipeline.hint_rft(runs.read(plain), rows, open_codec(policy, tokenizer), chosen)
+    _keep(made, sources, known, out, tokenizer or policy, json_)
 
 
 @app.command()
@@ -114,13 +113,14 @@ def rft(
 
         toolreason curate rft runs/start-0 -o sets/start --tool-share 0.7
     """
-    from toolreason.curate import pipeline, settings
+    from toolreason.curate import inputs, pipeline, settings
+    from toolreason.curate.tokenizer import open_codec
 
     chosen = settings.load(config, set_ or (), per_problem=per_problem, seed=seed, tool_share=tool_share)
-    sources = _sources([("sampled", path) for path in sampled])
-    known, where = _problems(problems, sources)
-    made = pipeline.rft(_rows(sources, known), _codec(sources, tokenizer), chosen)
-    _keep(made, sources, out, where, tokenizer, [], json_)
+    sources = inputs.sources([("sampled", path) for path in sampled])
+    known, policy = inputs.known(problems, sources), inputs.policy(sources, tokenizer)
+    made = pipeline.rft(inputs.rows(sources, known.problems), open_codec(policy, tokenizer), chosen)
+    _keep(made, sources, known, out, tokenizer or policy, json_)
 
 
 @app.command()
@@ -144,9 +144,9 @@ def balance(
         toolreason curate balance runs/t06 runs/t10 --threshold 0 --threshold 0.8 --target 8 --no-answer --json
     """
     from toolreason.curate import balance as measure
-    from toolreason.curate import settings
+    from toolreason.curate import inputs, settings
 
-    chosen, sources = settings.load(config, set_ or ()), _sources([("sampled", path) for path in directories])
+    chosen, sources = settings.load(config, set_ or ()), inputs.sources([("sampled", path) for path in directories])
     lines: list[Setting] = []
     measured: list[dict[str, Any]] = []
     for source in sources:
@@ -199,93 +199,20 @@ def _show_balance(lines: Sequence[Setting], measured: Sequence[dict[str, Any]], 
     common.say(f"best: {best.run} at temperature {best.temperature:g} with a score of at least {best.threshold:g}", "green")
 
 
-def _sources(named: Sequence[tuple[str, Path]]) -> list[SourceRun]:
-    """The runs, hashed. Raises InputError where one is named twice, or they are not of the same problems."""
-    from toolreason import models, runs
-    from toolreason.curate.report import SourceRun
-
-    found, seen = list[SourceRun](), set[Path]()
-    for role, path in named:
-        if path.resolve() in seen:
-            raise InputError(f"{path} is named twice: name each run once")
-        seen.add(path.resolve())
-        manifest = runs.manifest(path)
-        names = [name for name in (runs.MANIFEST, runs.TRAJECTORIES) if (path / name).is_file()]
-        found.append(SourceRun(str(path), role, manifest, {name: models.sha256(path / name) for name in names}))
-    other = next((run for run in found if run.manifest.problems_hash != found[0].manifest.problems_hash), None)
-    if other is not None:
-        raise InputError(
-            f"{found[0].path} and {other.path} are of different problems ({found[0].manifest.problems} and "
-            f"{other.manifest.problems}): an id may mean another question there. Collect both from the same file"
-        )
-    return found
-
-
-def _problems(given: str | None, sources: Sequence[SourceRun]) -> tuple[dict[str, Problem], str]:
-    """The problems by id and where they come from; none where nobody named them and the runs' own file is not here any more."""
-    from toolreason import problems, runs
-
-    wanted = sources[0].manifest
-    source = given or wanted.problems
-    if given is None and not Path(source).is_file():
-        common.say(
-            f"note: {source} is not here, so questions are read from the prompts and answers from the verdicts; or --problems"
-        )
-        return {}, source
-    loaded = problems.load(source).problems
-    if runs.problems_hash(loaded) != wanted.problems_hash:
-        if given is not None:
-            raise ProblemError(
-                f"{source} does not hold the problems of {sources[0].path}: give the file that it was collected from"
-            )
-        common.say(f"note: {source} has changed since the runs: questions are read from the prompts, answers from the verdicts")
-        return {}, source
-    return {problem.id: problem for problem in loaded}, source
-
-
-def _codec(sources: Sequence[SourceRun], name: str | None) -> Codec:
-    """The tokenizer of the runs that rows come from. Raises InputError where these have several and none is given."""
-    from toolreason.curate import tokenizer
-
-    policies = sorted({_policy(run) for run in sources if run.role != "plain"})
-    if len(policies) > 1 and name is None:
-        raise InputError(f"the runs are of several policies ({', '.join(policies)}): name their one tokenizer with --tokenizer")
-    return tokenizer.open_codec(policies[0], name)
-
-
-def _policy(source: SourceRun) -> str:
-    """The policy as its trajectories name it: a server's URL tells no model, they do."""
-    from toolreason import runs
-
-    return next((one.policy for one in runs.read(source.path)), source.manifest.policy)
-
-
-def _rows(sources: Sequence[SourceRun], problems: dict[str, Problem]) -> Iterator[Row]:
-    from toolreason import runs
-    from toolreason.curate.steps import Row
-
-    for source in sources:
-        for one in runs.read(source.path):
-            yield Row(one, source.path, problems.get(one.problem_id))
-
-
-def _keep(
-    made: Curation, sources: Sequence[SourceRun], out: Path, problems: str, tokenizer: str | None, notes: list[str], json_: bool
-) -> None:
+def _keep(made: Curation, sources: Sequence[SourceRun], known: Known, out: Path, tokenizer: str, json_: bool) -> None:
     """Write the directory and tell what is in it."""
     import toolreason
     from toolreason.curate import output, report
 
-    manifest = sources[0].manifest
-    named = tokenizer or next(_policy(run) for run in sources if run.role != "plain")
-    origin = report.Origin(sources, problems, manifest.problems_hash, named, toolreason.__version__, notes)
+    hashed = sources[0].manifest.problems_hash
+    origin = report.Origin(sources, known.source, hashed, tokenizer, toolreason.__version__, known.notes)
     new = output.write(out, output.files(made, origin))
+    for note in known.notes:
+        common.say(f"note: {note}")
     if json_:
         common.print_json({**report.report(made, origin), "out": str(out), "new": new})
     else:
         _show(made)
-        for note in notes:
-            common.say(f"note: {note}")
         told = "kept in" if new else "nothing new: the same set is in"
         common.say(f"{told} {out}; read report.md, look at rows with: toolreason show {out}", "dim")
     if not made.rows:

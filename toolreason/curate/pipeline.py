@@ -69,7 +69,7 @@ def _curate(
 
     def watched() -> Iterator[Row]:
         """One row in memory at a time until the first step has judged it."""
-        for row in rows:
+        for row in map(_whole, rows):
             if counted := response(row.trajectory, settings):
                 responses.append(counted)
             yield row
@@ -88,6 +88,12 @@ def _curate(
     left, step = select.select(left, settings)
     measured = balance.measures(balance.grouped(responses), target=settings.per_problem, threshold=settings.min_score)
     return Curation(stage, settings, left, [*steps, step], measured)
+
+
+def _whole(row: Row) -> Row:
+    """With rounds of test-time scaling the verdict may be on an earlier one: what counts here is the one on the whole text."""
+    one = row.trajectory
+    return replace(row, trajectory=one.with_verdict(one.round_verdicts[-1])) if one.round_verdicts else row
 
 
 def _with(judged: Filter, settings: CurateSettings) -> Callable[[Row], Fall | None]:
