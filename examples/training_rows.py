@@ -1,4 +1,4 @@
-"""Collect, then train: every token knows where it came from, so a loss mask is one line.
+"""Collect, then train: every token knows where it came from, and so whether it is trained.
 
 python examples/training_rows.py [RUN_DIRECTORY]          # default: collects a small run of its own
 """
@@ -8,8 +8,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from toolreason import Judgement, Source, runs
-from toolreason.types import Trajectory
+from toolreason.export import rows
+from toolreason.runs import read
+from toolreason.types import Judgement
 
 PROBLEMS = """{"id": "a", "question": "What is 123456789 * 987654321?", "answer": "121932631112635269"}
 {"id": "b", "question": "How many primes are there below 1000?", "answer": "168"}
@@ -24,16 +25,7 @@ def collected() -> Path:
     return home / "run"
 
 
-def row(trajectory: Trajectory) -> dict[str, list[int]]:
-    """As TRL's SFTTrainer takes it: the model learns its own words and the hints, never the tool's output."""
-    learnt = (Source.MODEL, Source.HINT)
-    labels = [token if s.source in learnt else -100 for s in trajectory.segments for token in s.token_ids]
-    return {"input_ids": list(trajectory.token_ids), "labels": labels}
-
-
 run = Path(sys.argv[1]) if len(sys.argv) > 1 else collected()
-for trajectory in runs.read(run):
-    if trajectory.verdict and trajectory.verdict.judgement is Judgement.CORRECT:
-        made = row(trajectory)
-        trained = sum(label != -100 for label in made["labels"])
-        print(f"{trajectory.problem_id}: {len(made['input_ids'])} tokens, {trained} of them train")
+for row in rows(read(run, judgement=Judgement.CORRECT), "sft"):  # the model learns its own words and the hints
+    trained = sum(label != -100 for label in row["labels"])
+    print(f"{row['problem_id']}: {len(row['input_ids'])} tokens, {trained} of them train")

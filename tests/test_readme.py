@@ -16,8 +16,7 @@ from toolreason.cli import app
 from toolreason.execution import ScriptedSandbox, SessionBook
 from toolreason.graphs import RolloutContext
 from toolreason.policies.scripted import ScriptedPolicy
-from toolreason.runs import Manifest, RunWriter
-from toolreason.types import Cell, CellResult, Outcome, Problem, Sampling, Segment, Source, StopReason, Trajectory
+from toolreason.types import Problem, StopReason
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -29,7 +28,7 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
-EMBED, SERVE, TRAIN, STEP_BACK = blocks(README, "python")
+EMBED, SERVE, STEP_BACK = blocks(README, "python")
 (SANDBOX,) = blocks(PAGES["sandbox.md"], "python")
 
 
@@ -92,22 +91,6 @@ async def test_the_server_answers_every_question() -> None:
     assert [(one.problem_id, one.stop) for one in done] == [(q, StopReason.ANSWERED) for q in ("6 * 7?", "7 * 6?", "42?")]
     assert len(sandbox.calls) == 3
     assert sandbox.open == 0
-
-
-def test_the_training_rows_learn_what_the_model_said_and_the_hints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    segments = (
-        Segment(Source.PROMPT, "?", (1, 2)),
-        Segment(Source.HINT, "h", (3,)),
-        Segment(Source.MODEL, "m", (4,)),
-        Segment(Source.TOOL, "t", (5, 6), cell=Cell("c", "1", CellResult(Outcome.OK, "1"))),
-        Segment(Source.MODEL, "a", (7,)),
-    )
-    with RunWriter.open(tmp_path / "runs/hinted", Manifest("hint_infer", {}, "scripted", Sampling(), "here", "hash")) as writer:
-        writer.write(Trajectory("t1", "p1", "hint_infer", "scripted", segments, StopReason.ANSWERED))
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {}
-    exec(TRAIN, names)
-    assert names["row"] == {"input_ids": [1, 2, 3, 4, 5, 6, 7], "labels": [-100, -100, 3, 4, -100, -100, 7]}
 
 
 @pytest.mark.docker
