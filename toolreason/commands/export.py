@@ -116,7 +116,7 @@ def _print(report: Report, written: dict[Path, int]) -> None:
         ("rows", f"{report.rows} of {report.read} trajectories"),
         ("left out", left_out or "none"),
         ("cut", str(report.truncated) if report.truncated else ""),
-        ("tokens", tokens + trained),
+        ("tokens", (tokens or "none: text only") + trained),
         *(("written", f"{file}: {count}") for file, count in written.items()),
     ]
     for name, value in lines:

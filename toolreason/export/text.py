@@ -46,7 +46,8 @@ class Maker:
             )
         self._messages = "messages" in row
         for segment in trajectory.segments:
-            report.tokens[segment.source.value] += len(segment.token_ids)
+            if segment.token_ids:
+                report.tokens[segment.source.value] += len(segment.token_ids)
         return row | columns(trajectory)
 
     def _row(self, trajectory: Trajectory) -> Row:
