@@ -152,8 +152,8 @@ class Nodes(Generic[SettingsT]):
         segments = _take_back(state, policy, action.cut_at)
         taken_back = _taken_back(state, segments, action.ended)
         _tell_cut(runtime, state, segments)
-        text = _lead(segments[-1], action.lead) + action.text
-        segments.append(_inserted(runtime, segments, text, Source.HINT))
+        lead = _lead(segments[-1], action.lead)
+        segments.append(_inserted(runtime, segments, action.text, Source.HINT, lead=lead))
         return {"segments": segments, "taken_back": taken_back, **_nothing_said()}
 
     async def end(self, state: RolloutState, runtime: Runtime[RolloutContext]) -> RolloutState:
@@ -261,13 +261,16 @@ def _tell_cut(runtime: Runtime[RolloutContext], state: RolloutState, kept: list[
 
 
 def _inserted(
-    runtime: Runtime[RolloutContext], segments: list[Segment], text: str, source: Source, cell: Cell | None = None
+    runtime: Runtime[RolloutContext], segments: list[Segment], text: str, source: Source, cell: Cell | None = None, lead: str = ""
 ) -> Segment:
-    """A hint or a result: encoded once, on its own; its text is what its ids read as after what stood before."""
+    """A hint or a result: encoded once, on its own; its text is what its ids read as after what stood before. `lead` is ours and
+    may spell special tokens (`<think>`), which stay text in a result or in a hint of the user's.
+    """
     policy = runtime.context.policy
     ids: tuple[int, ...] = ()
     if policy.exact:
-        ids = policy.encode(text)
+        marked = lead.strip() != ""
+        ids = (*policy.encode(lead, special=True), *policy.encode(text)) if marked else policy.encode(lead + text)
         text = tokens.text_after(policy.decode, _history(segments), ids)
     runtime.stream_writer(Event(kind="text", source=source.value, text=text))
     return Segment(source, text, ids, cell=cell)

@@ -23,8 +23,8 @@ class Recorder:
     def prompt(self, messages: Sequence[Message]) -> Segment:
         return self.inner.prompt(messages)
 
-    def encode(self, text: str) -> tuple[int, ...]:
-        return self.inner.encode(text)
+    def encode(self, text: str, *, special: bool = False) -> tuple[int, ...]:
+        return self.inner.encode(text, special=special)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         return self.inner.decode(token_ids)

@@ -54,7 +54,9 @@ def test_help_teaches_with_examples_and_starts_without_engines() -> None:
     assert done.stdout.rstrip().endswith("[]")
 
 
-@pytest.mark.parametrize("command", ["solve", "collect", "show", "compare", "curate", "export", "demo", "doctor", "models", "sandbox"])
+@pytest.mark.parametrize(
+    "command", ["solve", "collect", "show", "compare", "curate", "export", "demo", "doctor", "models", "sandbox"]
+)
 def test_every_command_has_help(command: str) -> None:
     done = toolreason(command, "--help")
     assert done.exit_code == 0

@@ -60,7 +60,7 @@ class Number:
 
     def rounds_to(self, other: Number) -> bool:
         """Whether this number, rounded to as many decimals as `other` has, is `other`."""
-        return abs(self.value - other.value) * 2 * 10**other.decimals <= 1
+        return bool(abs(self.value - other.value) * 2 * 10**other.decimals <= 1)
 
     @property
     def trivial(self) -> bool:
@@ -88,8 +88,9 @@ class Operation(NamedTuple):
             small = second.denominator == 1 and second <= POWER and first <= 10**6
             return first ** int(second) if small else None
         if self.sign in ("/", "//", "%"):
-            quotient = {"/": Fraction.__truediv__, "//": Fraction.__floordiv__, "%": Fraction.__mod__}[self.sign]
-            return Fraction(quotient(first, second)) if second else None
+            if not second:
+                return None
+            return first / second if self.sign == "/" else Fraction(first // second) if self.sign == "//" else first % second
         return {"+": first + second, "-": abs(first - second), "*": first * second}[self.sign]
 
 
@@ -213,8 +214,10 @@ class _Known:
     def operation(self, node: ast.BinOp) -> Operation | None:
         if node not in self._done:
             sign, first, second = _OPERATORS.get(type(node.op)), self.value(node.left), self.value(node.right)
-            known = sign is not None and first is not None and second is not None
-            self._done[node] = operation(sign, first, second) if known else None
+            if sign is None or first is None or second is None:
+                self._done[node] = None
+            else:
+                self._done[node] = operation(sign, first, second)
         return self._done[node]
 
     def value(self, node: ast.expr) -> Fraction | None:

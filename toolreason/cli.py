@@ -27,14 +27,12 @@ Start with:
 Exit codes: 0 done, 1 something failed, 2 wrong input, 3 something is missing on this machine, 130 stopped by Ctrl-C.
 """
 
-app = typer.Typer(
-    cls=common.Commands, help=EXAMPLES, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False
-)
+app = typer.Typer(cls=common.Commands, help=EXAMPLES, no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False)
 app.command()(solve.solve)
 app.command()(collect.collect)
 app.command()(show.show)
-app.command()(export.export)
 app.command()(compare.compare)
+app.command()(export.export)
 app.command()(demo.demo)
 app.command()(doctor.doctor)
 app.add_typer(curate.app, name="curate")

@@ -74,8 +74,11 @@ class Policy(Protocol):
         """The prompt segment for these messages, rendered by the model's own chat template up to where the model speaks."""
         ...
 
-    def encode(self, text: str) -> tuple[int, ...]:
-        """The ids of a text to insert, without added special tokens. Raises CapabilityError where `exact` is False."""
+    def encode(self, text: str, *, special: bool = False) -> tuple[int, ...]:
+        """The ids of a text to insert, nothing added. Special tokens that it spells stay text unless `special`.
+
+        Raises CapabilityError where `exact` is False.
+        """
         ...
 
     def decode(self, token_ids: Sequence[int]) -> str:

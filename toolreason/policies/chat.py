@@ -69,7 +69,7 @@ class ChatPolicy:
         turns = [{"role": message["role"], "content": message["content"]} for message in messages]
         return Segment(Source.PROMPT, json.dumps(turns, ensure_ascii=False, separators=(",", ":")))
 
-    def encode(self, text: str) -> NoReturn:
+    def encode(self, text: str, *, special: bool = False) -> NoReturn:
         raise CapabilityError(NEEDS_IDS)
 
     def decode(self, token_ids: Sequence[int]) -> NoReturn:

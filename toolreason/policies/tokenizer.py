@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -25,6 +26,9 @@ class ChatTokenizer:
         self._tokenizer = tokenizer
         self._source = source
         self._lock = threading.Lock()
+        self._added = _inside(
+            [token.content for token in tokenizer.added_tokens_decoder.values() if not token.special and token.content.strip()]
+        )
         self.vocabulary = len(tokenizer)
         self.thinks = "<think>" in str(tokenizer.chat_template or "")
         known = [*ends] or ([tokenizer.eos_token_id] if tokenizer.eos_token_id is not None else [])
@@ -43,9 +47,17 @@ class ChatTokenizer:
         return Segment(Source.PROMPT, self.decode(ids), tuple(ids))
 
     def encode(self, text: str, *, special: bool = False) -> tuple[int, ...]:
-        """The ids of `text`. Special tokens that it spells stay plain text unless `special`: tool output must not end a turn."""
+        """The ids of `text`. Added tokens that it spells stay plain text unless `special`: tool output must not end a turn.
+
+        Some that open a turn do not count as special (DeepSeek-R1's `<｜User｜>`), so text is encoded apart on either side of
+        their first character.
+        """  # noqa: RUF002 (DeepSeek's bar)
+        parts = [text] if special or self._added is None else self._added.split(text)
         with self._lock:
-            return tuple(self._tokenizer.encode(text, add_special_tokens=False, split_special_tokens=not special))
+            encoded = (
+                self._tokenizer.encode(part, add_special_tokens=False, split_special_tokens=not special) for part in parts if part
+            )
+            return tuple(token for ids in encoded for token in ids)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         with self._lock:
@@ -64,6 +76,12 @@ class ChatTokenizer:
         ids = self._tokenizer.encode(text.rpartition(MARK)[2], add_special_tokens=False)
         added = self._tokenizer.added_tokens_decoder  # `all_special_ids` lacks those without a role of their own
         return [ids[0]] if ids and ids[0] in added and added[ids[0]].special else []
+
+
+def _inside(names: Sequence[str]) -> re.Pattern[str] | None:
+    """Matches the empty place after the first character of each of these, None where there are none."""
+    places = [f"(?<={re.escape(name[0])})(?={re.escape(name[1:])})" for name in names if len(name) > 1]
+    return re.compile("|".join(places)) if places else None
 
 
 def load_tokenizer(
