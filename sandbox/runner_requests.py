@@ -73,8 +73,9 @@ class Session(Chain):
             self.trim(1)
         self.launch(request)
 
-    def launch(self, request: dict[str, Any]) -> None:
+    def launch(self, request: dict[str, Any], again: bool = False) -> None:
         cell = self.cell = CellRun(self.settings, request, self.tip.pid)
+        cell.again = again
         link, theirs = links.pair()
         self.chain.insert(-1, Point(link, self.tip.versions))
         if self.tip.dead:  # since the last cell; its past has its end of the link too, so that sending would not fail

@@ -39,7 +39,7 @@ def start(link: socket.socket, settings: dict[str, Any], uid: int, folder: str, 
     """Become a session process, in a fresh fork of the zygote, and serve cells until the link closes."""
     quarantine(link.fileno())
     if settings["own_ids"]:
-        os.nice(10)  # the wire process gets its turn among many cell processes
+        os.nice(19)  # the wire process gets its turn among many cell processes
         become(uid)
     limit(settings)
     sys.set_int_max_str_digits(INT_DIGITS)

@@ -36,6 +36,7 @@ class CellRun:
         self.mapped = False
         self.out, self.err = Kept(settings["output_chars"]), Kept(settings["output_chars"])
         self.delivered = self.forked = True  # whether the session process took the order, and could leave a past behind
+        self.again = False  # whether this is the second try
 
     def send(self, session_link: socket.socket, number: int, past: int, pipes: list[int]) -> None:
         """Order it of the session process, which gives the link `past` to the copy of itself that it leaves behind."""
