@@ -91,4 +91,6 @@ class Use:
 def check_name(name: str) -> None:
     """Raises InputError for a name that is no plain lower-case identifier: it becomes a function, a file and a key."""
     if not NAME.fullmatch(name) or keyword.iskeyword(name):
-        raise InputError(f"{name[:80]!r} is no name of a tool: use lower-case letters, digits and _, 64 at most, as in count_primes")
+        raise InputError(
+            f"{name[:80]!r} is no name of a tool: use lower-case letters, digits and _, 64 at most, as in count_primes"
+        )
