@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import runner_links as links
-from runner_chain import Chain, Point
+from runner_chain import PATIENCE_S, Chain, Point
 from runner_folder import Folder, Refused, TooMuch
 from runner_guard import Guard
 from runner_processes import cpu_s, living, memory_share, resident_mb
@@ -223,6 +223,10 @@ class Session(Chain):
             self.on_end(self.tip)
             return
         if now >= cell.deadline:
+            self.know_past()
+            if self.chain[-2].pid == 0 and now < cell.deadline + PATIENCE_S:  # not begun: its process would be killed for nothing
+                self.stir(now + TICK_S)
+                return
             cell.stop("timeout", f"stopped: it ran longer than {cell.timeout:g} s")
         else:
             pids = self.strays() | {self.tip.pid}
@@ -298,9 +302,9 @@ class Session(Chain):
         cell, self.then = self.cell, None
         if cell is None:
             raise RuntimeError("the process that held the earlier state is dead")
+        cell.delivered &= self.tip.pid != 0  # without a past it has not begun
         if len(self.chain) > 1:
             self.undone_cells += 1
-            cell.delivered &= self.tip.pid != 0  # without a past it has not begun
             self.go_back(1, self.stepped_back)
             return
         self.cell = None

@@ -240,6 +240,15 @@ async def test_a_last_cell_that_dies_again_is_undone_and_the_next_result_says_so
     assert [question["code"] for question in wire.asked[3:5]] == ["c", "forge"]
 
 
+async def test_where_all_is_lost_after_that_all_but_that_cell_runs_again() -> None:
+    ok, undone, lost = {"outcome": "ok"}, {"outcome": "crashed", "undone": 1, "ran": False}, {"outcome": "crashed", "lost": True}
+    made, wire = await session(ok, ok, undone, ok, lost | {"ran": False}, ok, ok)
+    await made.run("a")
+    await made.run("forge")
+    assert (await made.run("c")).stderr == UNDONE
+    assert [question["code"] for question in wire.asked[3:]] == ["c", "forge", "c", "a", "c"]
+
+
 async def test_processes_that_never_live_are_a_lost_session() -> None:
     undone = {"outcome": "crashed", "undone": 1, "ran": False}
     made, _ = await session({"outcome": "ok"}, undone, {"outcome": "ok"}, undone, undone)

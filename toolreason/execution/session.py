@@ -20,6 +20,7 @@ MAX_FILE = 256 << 20
 PIECE = 4 << 20  # what one frame carries of a file
 ANSWER_S = 30.0  # for what is no cell
 UNDONE = "[the process of the last cell died after the cell had ended: what it did is undone]\n"
+TRIES = 3  # of a cell whose session's processes are found dead
 REPLAY_CELLS, REPLAY_S, REPLAY_BYTES = 256, 60.0, 16 << 20  # the longest history that a session rebuilds by running it again
 
 
@@ -89,15 +90,17 @@ class RunnerSession:
             return CellResult(Outcome.ERROR, error=f"the cell has {len(code)} characters; the most are {MAX_CODE_CHARS}")
         timeout = self._limits.cell_timeout_s if timeout_s is None else timeout_s
         async with self._turn():
-            result, missing, ran = await self._cell(code, timeout, keep)
-            undone = missing is not None and not await self._rebuild(missing)
-            if not ran:
+            undone = False
+            for again in range(TRIES):
                 result, missing, ran = await self._cell(code, timeout, keep)
-                if missing is not None and not ran:  # they have died again
+                if missing is not None and again:  # what was run again has died again: without its last cell
+                    missing, undone = missing[: _last_cell(missing)], True
+                if missing is not None and not await self._rebuild(missing):
                     undone = True
-                    result, missing, ran = await self._cell(code, timeout, keep)
-                if missing is not None:
-                    raise SessionLost("its processes die as soon as they are started")
+                if missing is None or ran:
+                    break
+            else:
+                raise SessionLost("its processes die as soon as they are started")
             if keep and result.outcome.committed:
                 self._record(Step(code, timeout, result.duration_s))
             return replace(result, stderr=UNDONE + result.stderr) if undone else result
@@ -227,6 +230,11 @@ class RunnerSession:
                     return False
             self._record(step)
         return True
+
+
+def _last_cell(steps: list[Step]) -> int:
+    """Where the last cell among these steps is."""
+    return max((at for at, step in enumerate(steps) if step.code is not None), default=len(steps))
 
 
 async def _made(runner: Runner, **question: Any) -> int:
