@@ -2,7 +2,7 @@
 SHELL := bash
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup engine image model vllm demo test lint check examples clean
+.PHONY: help setup engine postgres image model vllm demo test lint check examples clean
 
 BIN := .venv/bin
 # the engine's address, where it is not the default one (rootless Docker, Docker Desktop)
@@ -20,6 +20,9 @@ setup: ## the virtual environment .venv (torch included)
 engine: ## a Docker engine: uses a running one, else installs and starts Debian's, else says what to do
 	@scripts/engine.sh
 
+postgres: setup ## PostgreSQL's programs for the tests: uses those that are here, else installs Debian's, else says what to do
+	@scripts/postgres.sh install
+
 image: setup engine ## the sandbox's container image
 	@$(ENGINE); $(BIN)/toolreason sandbox build
 
@@ -36,7 +39,7 @@ vllm: ## a vLLM server for CPUs in .venv-vllm, for the integration tests
 demo: setup engine image model ## a small model solves a dozen problems with code that it runs in the sandbox
 	@$(ENGINE); $(BIN)/toolreason demo
 
-test: setup engine image test-model vllm check ## everything: lint, types, all tests
+test: setup engine postgres image test-model vllm check ## everything: lint, types, all tests
 
 check: lint
 	@$(ENGINE); \
