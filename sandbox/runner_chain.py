@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from runner import Runner
 
 SETTLE_S = 0.002  # how often it is looked whether the killed are dead
-PATIENCE_S = 20.0  # how long the killed may take to die, and the woken to answer, on a machine that has too much to do
+PATIENCE_S = 30.0  # how long the killed may take to die, and the woken to answer, on a machine that has too much to do
 
 
 @dataclass

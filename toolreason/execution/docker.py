@@ -55,7 +55,7 @@ class DockerSandbox:
         idle_s: float | None = 3600.0,
         image: str | None = None,
         runtime: str | None = None,
-        grace_s: float = 30.0,
+        grace_s: float = 75.0,
         memory_mb: int | None = None,
     ) -> None:
         if density not in ("container", "shared"):

@@ -52,7 +52,7 @@ class RemoteSandbox:
         url: str,
         *,
         token: str | None = None,
-        grace_s: float = 90.0,
+        grace_s: float = 150.0,
         reconnect_s: float = 15.0,
         lease_s: float = 600.0,
         max_sessions: int | None = None,

@@ -216,18 +216,18 @@ class RunnerSession:
             self._history, self._complete = self._history[self._where(self._limits.undo_depth) :], False
 
     async def _rebuild(self, missing: list[Step]) -> bool:
-        """Do again what died with its processes. False where the last cell did not end well again, and is undone."""
+        """Do again what died with its processes. False where the last cell dies again, and is undone."""
         if sum(step.took_s for step in missing) > REPLAY_S:
             raise SessionLost("its processes were killed, and its cells took too long to run them again")
-        for at, step in enumerate(missing, 1):
+        for at, step in enumerate(missing):
             if step.code is None:
                 await self._put(step.path, step.data)
             else:
-                result, again, _ = await self._cell(step.code, step.timeout_s, True)
-                if again is not None or (not result.outcome.committed and any(later.code is not None for later in missing[at:])):
-                    raise SessionLost(f"its processes were killed, and a cell ended differently when run again: {result.outcome}")
-                if not result.outcome.committed:
+                result, again, _ = await self._cell(step.code, max(step.timeout_s, REPLAY_S), True)
+                if again is None and result.outcome is Outcome.CRASHED and _last_cell(missing) == at:
                     return False
+                if again is not None or not result.outcome.committed:
+                    raise SessionLost(f"its processes were killed, and a cell ended differently when run again: {result.outcome}")
             self._record(step)
         return True
 
