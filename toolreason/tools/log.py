@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 ALL = 1_000_000_000  # LangGraph's searches always have a limit
 CHUNK = 500  # items a statement: SQLite bounds the parameters of one
 TRIES = 4
+WAIT_S = 0.1  # before the second try, then four times as long each time
 
 Content = dict[str, Any]
 T = TypeVar("T")
@@ -147,7 +148,7 @@ async def run(store: BaseStore, ops: Iterable[Any]) -> list[Any]:
                 raise
             if last == TRIES - 1:
                 raise InfrastructureError(f"the store of the tool library failed: {error}") from error
-            await asyncio.sleep(0.1 * 4**last)
+            await asyncio.sleep(WAIT_S * 4**last)
     raise AssertionError
 
 

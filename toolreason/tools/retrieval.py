@@ -43,7 +43,7 @@ def words(text: str) -> list[str]:
 def signature_text(package: ToolPackage) -> str:
     """The identifiers of the tool's signature: from its code's `def`, and from its schema with the descriptions there."""
     head = re.search(rf"\bdef\s+{package.name}\s*\(", package.code)
-    written = package.code[head.end() : head.end() + 2000].partition("):")[0].partition("\n\n")[0] if head else ""
+    written = re.split(r"\)\s*(?:->|:)", package.code[head.end() : head.end() + 2000], maxsplit=1)[0] if head else ""
     properties = package.parameters.get("properties")
     described = []
     for name, schema in properties.items() if isinstance(properties, dict) else ():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import sqlite3
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
@@ -76,6 +77,11 @@ async def _sqlite(file: Path, embed: Any) -> AsyncIterator[Place]:
         raise SetupError(f"a library in a file needs more: pip install 'toolreason[sqlite]' ({error})") from None
     from filelock import FileLock
 
+    if embed is not None and not hasattr(sqlite3.Connection, "enable_load_extension"):
+        text = "vector search in a SQLite file needs a Python whose sqlite3 loads extensions, as Debian's and python.org's do"
+        raise SetupError(
+            f"{text} (pyenv: PYTHON_CONFIGURE_OPTS=--enable-loadable-sqlite-extensions); or use PostgreSQL, or no embed"
+        )
     index: Any = await _index(embed)
     lock = FileLock(f"{file}.lock", thread_local=False)
     async with AsyncExitStack() as stack:
@@ -105,7 +111,9 @@ async def _postgres(url: str, name: str, embed: Any) -> AsyncIterator[Place]:
     check = AsyncConnectionPool.check_connection  # a server that was started again is found again
     pool: Any = AsyncConnectionPool(url, kwargs=options, min_size=1, max_size=4, open=False, check=check, timeout=WAIT_S)
     try:
-        await pool.open(wait=True, timeout=10)
+        async with await psycopg.AsyncConnection.connect(url, connect_timeout=10):
+            pass  # which says why it cannot: a pool only tries again until its time is over
+        await pool.open(wait=True)
         store = AsyncPostgresStore(pool, index=index)
         async with _advisory_lock(pool, "set-up"):
             await store.setup()
