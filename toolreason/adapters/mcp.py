@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Coroutine
 from typing import Any
 
 from toolreason.errors import SetupError
@@ -29,17 +30,57 @@ def serve(sandbox: str = "docker", limits: Limits | None = None, **options: Any)
     asyncio.run(_serve(open_sandbox(sandbox, limits, **options)))
 
 
+def serve_tools(
+    library: str,
+    name: str = "default",
+    *,
+    category: str | None = None,
+    sandbox: str = "docker",
+    limits: Limits | None = None,
+    **options: Any,
+) -> None:
+    """As `serve`, with the admitted tools of a library in place of Python itself. `library` and `name` as in `open_library`."""
+    try:
+        from toolreason.adapters import tools_mcp  # noqa: F401
+    except ImportError as error:
+        raise SetupError("the MCP server needs mcp 2: pip install 'toolreason[mcp]'") from error
+    asyncio.run(_serve_tools(library, name, category, open_sandbox(sandbox, limits, **options)))
+
+
 async def _serve(sandbox: Any) -> None:
     from toolreason.adapters.mcp_tools import server
 
+    asked = _asked()
+    async with sandbox:
+        ended = await _until(asked, server(sandbox).run_stdio_async())
+    if not ended:
+        os._exit(0)  # all is closed, but the thread that waits for the standard input cannot be woken
+
+
+async def _serve_tools(library: str, name: str, category: str | None, sandbox: Any) -> None:
+    from toolreason.adapters.tools_mcp import serve_stdio, server
+    from toolreason.tools.library import open_library
+
+    asked = _asked()
+    async with open_library(library, name=name) as opened, sandbox:
+        ended = await _until(asked, serve_stdio(server(opened, sandbox, category=category)))
+    if not ended:
+        os._exit(0)
+
+
+def _asked() -> asyncio.Event:
+    """Set when a signal asks for an end."""
     asked = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, asked.set)
-    async with sandbox:
-        serving = asyncio.ensure_future(server(sandbox).run_stdio_async())
-        ending = asyncio.ensure_future(asked.wait())
-        await asyncio.wait((serving, ending), return_when=asyncio.FIRST_COMPLETED)
-        ending.cancel()
-        if serving.done():
-            return await serving
-    os._exit(0)  # all is closed, but the thread that waits for the standard input cannot be woken
+    return asked
+
+
+async def _until(asked: asyncio.Event, serve: Coroutine[Any, Any, None]) -> bool:
+    """Serve until the client goes away (True) or `asked` is set (False)."""
+    serving, ending = asyncio.ensure_future(serve), asyncio.ensure_future(asked.wait())
+    await asyncio.wait((serving, ending), return_when=asyncio.FIRST_COMPLETED)
+    ending.cancel()
+    if serving.done():
+        await serving
+    return serving.done()
