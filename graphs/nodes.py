@@ -246,8 +246,10 @@ def _taken_back(state: RolloutState, kept: list[Segment], ended: StopReason | No
 
 def _lead(last: Segment, wanted: str | None) -> str:
     """What goes between this segment and a hint: `wanted`, or what makes a paragraph of it; blanks only where there are none."""
-    if last.source is Source.PROMPT or (wanted is not None and not wanted.isspace()):
+    if last.source is Source.PROMPT:
         return wanted or ""
+    if wanted is not None and not wanted.isspace():
+        return wanted.removeprefix("\n") if last.text.endswith("\n") else wanted
     if wanted is not None:
         return "" if last.text[-1:].isspace() else wanted
     return "\n\n"[len(last.text[-2:]) - len(last.text[-2:].rstrip("\n")) :]

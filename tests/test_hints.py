@@ -37,6 +37,7 @@ def test_every_hint_of_the_library_is_one_sentence_and_an_open_fence() -> None:
         "A closed one:\n```python\nprint(1)\n```\n",
         FENCE,
         "A: ```python",
+        "On its line: ```python\n",
     ],
 )
 def test_a_hint_that_breaks_the_rules_is_refused(text: str) -> None:

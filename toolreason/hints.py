@@ -46,7 +46,7 @@ class Hint:
         if self.kind == WAIT:
             if "```" in self.text or self.template:
                 raise SettingsError(f"hint {self.text!r} is of kind {WAIT!r}, the control without Python: it has no fence")
-        elif not fence or rest:
+        elif not fence or rest or not sentence.endswith("\n"):
             raise SettingsError(f"hint {self.text!r} has to end in an open fence: a line ```python and nothing after it")
         if not sentence.strip() or len(sentence.strip().splitlines()) != 1 or _TWO_SENTENCES.search(sentence):
             raise SettingsError(f"hint {self.text!r} has to be one sentence on one line, then the fence")
@@ -109,6 +109,11 @@ class Library:
         weights = [table.get(kind, 0.0) for kind in kinds]
         drawn = draw.choices(kinds, weights if any(weights) else None)[0]
         return draw.choice([hint for hint in chosen if hint.kind == drawn]).written(program)
+
+    def needs_program(self, place: str, kind: str | None) -> bool:
+        """Whether all hints of this kind for this place have a template."""
+        fitting = [hint for hint in self.hints if place in hint.places and hint.kind == kind]
+        return bool(fitting) and all(hint.template for hint in fitting)
 
     @property
     def kinds(self) -> set[str]:

@@ -15,6 +15,7 @@ from toolreason.graphs.nodes import Event
 from toolreason.policies.base import Completion, Finish
 from toolreason.policies.scripted import ScriptedPolicy
 from toolreason.rollouts import rollout
+from toolreason.strategies import places
 from toolreason.strategies.artist import ArtistSettings
 from toolreason.strategies.base import Settings
 from toolreason.strategies.hint_infer import HintInferSettings
@@ -171,6 +172,60 @@ async def test_each_round_has_its_own_calls(sessions: FakeSessions) -> None:
     done = await rollout(PROBLEM, strategy="hint_infer", policy=policy, sessions=sessions, settings=settings)
     assert [len(one.cells) for one in done.rounds] == [1, 2, 3]
     assert done.stop is StopReason.ANSWERED
+
+
+async def test_calls_that_a_round_did_not_make_are_not_the_next_ones(sessions: FakeSessions) -> None:
+    call = "print(6*7)\n```\n"
+    policy = ScriptedPolicy(["\\boxed{1}", call, "```python\n" + call, "never"])
+    settings = HintInferSettings(max_calls=1, rounds=2)
+    done = await rollout(PROBLEM, strategy="hint_infer", policy=policy, sessions=sessions, settings=settings)
+    assert (done.stop, len(done.cells)) == (StopReason.CALL_LIMIT, 1)
+
+
+async def test_what_no_hint_could_follow_is_not_taken_back(sessions: FakeSessions) -> None:
+    said = "So three. Wait, \\boxed{42}"
+    length = len(ScriptedPolicy([]).encode(said)) + 1
+    tight: list[dict[str, Any]] = [{"hint": "last", "max_tokens": length}, {"hint": "end", "max_turns": 1}, {"max_tokens": length}]
+    for more in tight:
+        settings = HintInferSettings(min_prefix_tokens=0, rounds=2, **{"hint": "end", **more})
+        done = await rollout(PROBLEM, strategy="hint_infer", policy=ScriptedPolicy([said]), sessions=sessions, settings=settings)
+        assert (done.stop, done.response, done.spent) == (StopReason.ANSWERED, f"{said}<|im_end|>", length)
+    policy = ScriptedPolicy(["42\n```\n\\boxed{1}"])
+    settings = HintInferSettings(rounds=3, max_turns=1, execute=False)
+    done = await rollout(PROBLEM, strategy="hint_infer", policy=policy, settings=settings)
+    assert (done.stop, len(done.rounds)) == (StopReason.ANSWERED, 1)
+
+
+@pytest.mark.parametrize("end", ["", "</think>"])
+async def test_a_hint_after_an_open_block_closes_it_first(sessions: FakeSessions, end: str) -> None:
+    policy = ScriptedPolicy([f"So:\n```python\nx = (\n{end}", "print(6*7)\n```\n", "So \\boxed{42}"])
+    settings = HintInferSettings(hint="end", kind="general tool use")
+    done = await rollout(PROBLEM, strategy="hint_infer", policy=policy, sessions=sessions, settings=settings)
+    assert done.segments[2].text == "```\n\nWait, maybe using Python here is a good idea:\n```python\n"
+    assert [cell.code for cell in done.cells] == ["print(6*7)\n"]
+
+
+async def test_a_program_that_is_taken_back_is_not_debugged(sessions: FakeSessions) -> None:
+    problem = Problem("c", "Write f", domain="code")
+    program = "```python\ndef f(): return 1\n```\n"
+    settings = HintInferSettings(hint="last", kind="debug", min_prefix_tokens=0)
+    for said, there in ((f"Hm. Wait, so:\n{program}", False), (f"So:\n{program}Good. Wait, is it?", True)):
+        policy = ScriptedPolicy([said, "print(1)\n```\n", "Yes."])
+        done = await rollout(problem, strategy="hint_infer", policy=policy, sessions=sessions, settings=settings)
+        hint = next(segment for segment in done.segments if segment.source is Source.HINT)
+        assert ("def f()" in hint.text) is there
+        assert hint.text.endswith("```python\n") is not there
+
+
+async def test_who_wants_no_hint_where_thinking_ends_is_not_asked_again(
+    sessions: FakeSessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setitem(places.CHOOSERS, "never", lambda found, draw: asked.append(len(found)))
+    policy = ScriptedPolicy(["<think>One. Wait, two.</think>", "So. Wait, \\boxed{42}"])
+    settings = HintInferSettings(hint="never", min_prefix_tokens=0)
+    done = await rollout(PROBLEM, strategy="hint_infer", policy=policy, sessions=sessions, settings=settings)
+    assert (sources(done), set(asked)) == (["prompt", "model", "model"], {2})
 
 
 async def test_the_token_limit_counts_what_was_taken_back(sessions: FakeSessions) -> None:

@@ -142,6 +142,14 @@ def test_settings_come_from_texts_and_wrong_ones_name_what_there_is() -> None:
             parse_settings(HintInferSettings, [wrong])
 
 
+def test_a_hint_that_a_later_place_would_lack_is_refused_before_anything_is_sampled() -> None:
+    HintInferSettings(kind="complex calculation", wording=1)
+    with pytest.raises(SettingsError, match="wordings 0 to 0"):
+        HintInferSettings(kind="complex calculation", wording=1, rounds=2)
+    with pytest.raises(SettingsError, match="wordings"):
+        HintInferSettings(hint="end", wording=8)  # there are so many only where a program is to be run
+
+
 @pytest.mark.parametrize("wrong", [{"max_tokens": 0}, {"max_turns": 0}, {"max_calls": -1}, {"cell_timeout_s": 0}, {"format": "x"}])
 def test_a_setting_out_of_range_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(SettingsError):

@@ -2,6 +2,8 @@
 
 import random
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -78,6 +80,34 @@ def test_early_conjunctions_are_left_out_by_the_number_of_tokens_before_them() -
     assert len(find(view(text), before)) == 2
     assert len(find(view(text), before + 1)) == 1
     assert [place.kind for place in find(view(text), 10_000)] == [Kind.STOP]  # the end is never too early
+
+
+def test_many_turns_in_a_long_text_cost_few_decodings() -> None:
+    decoded = 0
+
+    def decode(ids: Sequence[int]) -> str:
+        nonlocal decoded
+        decoded += 1
+        return POLICY.decode(ids)
+
+    seen = replace(view("So it is three. Wait, no. " * 500, end="<|im_end|>"), decode=decode)
+    assert len(find(seen, 48)) == 499
+    assert decoded < 10
+
+
+@pytest.mark.parametrize(
+    "formula", ["\\[\nx = 2\n= \\boxed{4}\n\\]", "$$\n\\boxed{4}\n$$", "Final answer: $$x = \\boxed{4}$$", "\\boxed{4}"]
+)
+def test_a_display_formula_around_the_answer_is_not_torn_apart(formula: str) -> None:
+    text = f"First \\[ 2 \\] and $$ 2 $$ too.\n{formula}\nDone."
+    [answer] = [place for place in find(view(text, end="<|im_end|>")) if place.kind is Kind.ANSWER]
+    assert text[answer.at :] == f"{formula}\nDone."
+
+
+def test_what_follows_thoughts_that_were_closed_before_is_no_reasoning() -> None:
+    assert [place.kind for place in find(view("<think>Hm.</think>", "So. Wait, 3.\nIt is \\boxed{3}", end="<|im_end|>"))] == [
+        Kind.STOP
+    ]
 
 
 def test_a_text_without_an_end_and_without_turns_has_no_place() -> None:

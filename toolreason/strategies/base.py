@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 from toolreason import formats
 from toolreason.errors import SettingsError
 from toolreason.policies.base import Finish
-from toolreason.tokens import Decode, cut
+from toolreason.tokens import Decode, first
 from toolreason.types import Segment, Source, StopReason, TakenBack, cells, coerce_tuples, count_tokens
 from toolreason.verify import extract
 
@@ -104,11 +104,24 @@ class View:
         """Whether the model reasons in `<think>`."""
         return self.template_thinks if setting == "auto" else setting == "yes"
 
-    def tokens_before(self, at: int) -> int:
-        """How many tokens of the response stand before this character of the last segment."""
+    @property
+    def calls_before_round(self) -> int:
+        """How many calls the rounds before this one made."""
+        begun = max((part.after for part in self.taken_back if part.stop is not None), default=0)
+        return len(cells(self.segments[:begun]))
+
+    def own_text_before(self, at: int | None) -> str:
+        """The model's own words before this character of the last segment (None: all of them)."""
         *earlier, last = self.segments
-        within = len(cut(self.decode, last, at).token_ids) if self.decode and last.token_ids else at  # text only: characters
-        return count_tokens(earlier) + within
+        return self.own_text if at is None else extract.own_text([*earlier, Segment(Source.MODEL, last.text[:at])])
+
+    def past_tokens(self, count: int) -> int:
+        """The first character of the last segment that has so many tokens of the response before it (its length + 1: none has)."""
+        *earlier, last = self.segments
+        needed = count - count_tokens(earlier)
+        if needed <= 0 or not (self.decode and last.token_ids):  # text only: characters
+            return max(needed, 0)
+        return len(first(self.decode, last, needed).text) if needed <= len(last.token_ids) else len(last.text) + 1
 
     def left(self, settings: Settings) -> int:
         """How many tokens the rollout may still have. What was taken back was paid for."""

@@ -37,7 +37,8 @@ class HintInferSettings(InterpreterSettings):
     `package.module:function` (a `places.Chooser`). Where the text has no such place, the end is taken. `kind` leaves only hints of
     this kind, `wording` takes one by its number instead of drawing, `hints` adds a file of your own. `max_hints` bounds those of
     "all"; `min_prefix_tokens` keeps conjunctions early in the reasoning free of hints. `think`: whether the model reasons in
-    `<think>` ("auto": as its chat template says). `max_calls` is for each round. `answer` says which round's answer counts.
+    `<think>` ("auto": as its chat template says). `max_calls` is for each round. `answer` says which round's answer counts. A kind
+    that runs the model's program ("debug") gives way to the others where the model has written none.
     """
 
     max_turns: int = 48
@@ -57,11 +58,17 @@ class HintInferSettings(InterpreterSettings):
         InterpreterSettings.__post_init__(self)
         at_least(self, 1, "rounds", "max_hints")
         at_least(self, 0, "min_prefix_tokens")
-        library = hints.library(self.hints)
-        first = "start" if self.hint == "start" else "end"
-        library.choose(first, random.Random(0), kind=self.kind, wording=self.wording, program="")
         if self.hint != "start":
             places.chooser(self.hint)
+        for place in self._places():  # now, and not in the middle of a rollout
+            for program in (None, ""):
+                _choose(self, place, random.Random(0), program=program)
+
+    def _places(self) -> list[str]:
+        """Where hints may have to stand, in the library's words."""
+        if self.hint == "start":
+            return ["start", "end"] if self.rounds > 1 else ["start"]
+        return ["end"] if self.hint in ("end", "answer") else ["end", "middle"]
 
 
 def decide(view: View, settings: HintInferSettings) -> Action:
@@ -69,10 +76,10 @@ def decide(view: View, settings: HintInferSettings) -> Action:
         return _first(view, settings)
     if settings.hint == "all" and (more := _at_conjunction(view, settings)):
         return more
-    calls = settings.max_calls * (view.rounds_ended + 1)
+    calls = view.calls_before_round + settings.max_calls
     action = go_on(view, settings, formats.get("fenced"), settings.execute, max_calls=calls)  # 3
     if isinstance(action, End) and action.reason in FINISHED and view.rounds_ended + 1 < settings.rounds:
-        return _next_round(view, settings, action.reason)  # 4
+        return action if limit(view, settings) else _next_round(view, settings, action.reason)  # 4
     if isinstance(action, Think) and settings.hint == "all" and view.hints < settings.max_hints:
         return Think((*action.stops, *places.STOPS))
     return action
@@ -90,16 +97,24 @@ def _first(view: View, settings: HintInferSettings) -> Action:
 
 
 def _chosen(view: View, settings: HintInferSettings) -> Action:
-    """The hint at the place that the setting chooses, or the end where it chooses none."""
+    """The hint at the place that the setting chooses. None where it chooses none, where it chose none when the model closed its
+    thinking, and where a limit would strike before the model could go on: then what it said is not taken back for nothing.
+    """
+    if limit(view, settings) or places.closed_before(view):
+        return _as_it_is(view, settings)
     found = places.find(view, settings.min_prefix_tokens)
     if not found:  # it ended without a word
         return Insert(_text(view, settings, "end"))
-    if (place := places.chooser(settings.hint)(found, _draw(view))) is None:
-        if view.finish is not Finish.END:  # it closed its thinking: let it answer
-            return limit(view, settings) or Think()
-        answered = formats.get("fenced").answered(view.own_text)
-        return End(StopReason.ANSWERED if answered else StopReason.NO_ANSWER)
-    return _insert(view, settings, place)
+    place = places.chooser(settings.hint)(found, _draw(view))
+    return _insert(view, settings, place) if place else _as_it_is(view, settings)
+
+
+def _as_it_is(view: View, settings: HintInferSettings) -> Action:
+    """The end, without a hint; a model that has only closed its thinking may answer."""
+    if view.finish is not Finish.END:
+        return limit(view, settings) or Think()
+    answered = formats.get("fenced").answered(view.own_text)
+    return End(StopReason.ANSWERED if answered else StopReason.NO_ANSWER)
 
 
 def _at_conjunction(view: View, settings: HintInferSettings) -> Insert | None:
@@ -114,23 +129,32 @@ def _at_conjunction(view: View, settings: HintInferSettings) -> Insert | None:
 def _next_round(view: View, settings: HintInferSettings, ended: StopReason) -> Action:
     """Take the ending back and write the next hint. (A model that ended without a word has no ending.)"""
     found = [place for place in places.find(view) if place.kind in (Kind.THINK_END, Kind.STOP)]
-    return Insert(_text(view, settings, "end"), found[-1].at if found else None, ended=ended)
+    at = found[-1].at if found else None
+    return Insert(_text(view, settings, "end", at), at, lead=places.closing(view, at), ended=ended)
 
 
 def _insert(view: View, settings: HintInferSettings, place: Place) -> Insert:
     """A hint that begins small goes on after the conjunction, any other takes its place."""
     middle = place.kind is Kind.CONJUNCTION
-    text = _text(view, settings, "middle" if middle else "end")
+    text = _text(view, settings, "middle" if middle else "end", place.at)
     if middle and text[:1].islower():
         return Insert(text, place.after, lead=" ")
-    return Insert(text, place.at)
+    return Insert(text, place.at, lead=places.closing(view, place.at))
 
 
-def _text(view: View, settings: HintInferSettings, place: str) -> str:
-    program = extract.program(view.own_text) if view.domain == "code" else None
-    return hints.library(settings.hints).choose(
-        place, _draw(view), domain=view.domain, kind=settings.kind, wording=settings.wording, program=program
-    )
+def _text(view: View, settings: HintInferSettings, place: str, at: int | None = None) -> str:
+    """A hint for this place, with the program that stands before character `at` of the last segment."""
+    program = extract.program(view.own_text_before(at)) if view.domain == "code" else None
+    return _choose(settings, place, _draw(view), domain=view.domain, program=program)
+
+
+def _choose(
+    settings: HintInferSettings, place: str, draw: random.Random, *, domain: str = hints.DEFAULT, program: str | None
+) -> str:
+    library, kind, wording = hints.library(settings.hints), settings.kind, settings.wording
+    if program is None and library.needs_program(place, kind):
+        kind = wording = None
+    return library.choose(place, draw, domain=domain, kind=kind, wording=wording, program=program)
 
 
 def _draw(view: View) -> random.Random:

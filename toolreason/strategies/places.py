@@ -5,7 +5,8 @@
     think_end     before `</think>`
     stop          where the model ended its turn
 
-Never inside a fenced or a quoted block; in the reasoning only, where the model marks its end.
+Never inside a fenced or a quoted block (one that is open at the end is closed by what is inserted: `closing`); in the reasoning
+only, where the model marks its end. A display formula around the answer is not torn apart.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib import import_module
+from itertools import islice
 
 from toolreason import formats
 from toolreason.errors import SettingsError
@@ -65,7 +67,8 @@ def find(view: View, min_prefix_tokens: int = 0) -> tuple[Place, ...]:
     body = tail[: start + len(text)]
     shut = [(fence.start, fence.end) for fence in extract.fences(body)] + [found.span() for found in _QUOTED.finditer(body)]
     closed = body.rfind(THINK_END)
-    reasoning = closed if closed >= start else len(body)
+    reasoning = closed if closed >= start else start if closed_before(view) else len(body)
+    early = start + view.past_tokens(min_prefix_tokens)
 
     def free(at: int) -> bool:
         return start <= at < reasoning and not any(begin <= at < end for begin, end in shut)
@@ -73,15 +76,40 @@ def find(view: View, min_prefix_tokens: int = 0) -> tuple[Place, ...]:
     found = [
         Place(Kind.CONJUNCTION, match.start("word") - start, match.end("comma") - start)
         for match in _CONJUNCTION.finditer(body)
-        if free(match.start("word")) and view.tokens_before(match.start("word") - start) >= min_prefix_tokens
+        if match.start("word") >= early and free(match.start("word"))
     ]
-    answers = [at for match in _ANSWER.finditer(body) if free(at := body.rfind("\n", 0, match.start()) + 1) and at > start]
-    found += [Place(Kind.ANSWER, at - start, at - start) for at in answers[-1:]]
+    lines = (_line(body, match.start()) for match in reversed([*_ANSWER.finditer(body, start)]))
+    found += [Place(Kind.ANSWER, at - start, at - start) for at in islice((at for at in lines if at > start and free(at)), 1)]
     if closed >= start:
         found.append(Place(Kind.THINK_END, closed - start, closed - start))
     elif view.finish is Finish.END:
         found.append(Place(Kind.STOP, len(text), len(text)))
     return tuple(sorted(found, key=lambda place: place.at))
+
+
+def _line(body: str, at: int) -> int:
+    """Where the line begins in which this character stands, or the display formula."""
+    opened = body.rfind("\\[", 0, at)
+    if opened > body.rfind("\\]", 0, at):
+        at = opened
+    elif body.count("$$", 0, at) % 2:
+        at = body.rfind("$$", 0, at)
+    return body.rfind("\n", 0, at) + 1
+
+
+def closed_before(view: View) -> bool:
+    """Whether the model closed its thinking in a segment before the last one."""
+    return any(THINK_END in segment.text for segment in view.segments[:-1] if segment.source is Source.MODEL)
+
+
+def closing(view: View, at: int | None) -> str | None:
+    """What has to stand between this character of the last segment (None: its end) and a hint that opens a fence, where another
+    fence is open there.
+    """
+    last = view.segments[-1].text
+    body = view.tail if at is None else view.tail[: len(view.tail) - (len(last) - view.end_characters) + at]
+    mark = extract.open_mark(body)
+    return f"\n{mark}\n\n" if mark else None
 
 
 def _last(kind: Kind) -> Chooser:

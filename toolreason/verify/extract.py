@@ -39,15 +39,16 @@ def own_text(segments: Iterable[Segment]) -> str:
             interrupted = True
         elif segment.source in (Source.MODEL, Source.HINT):
             if interrupted and text:
-                last = next(reversed(fences(text)), None)
-                text += f"\n{_mark(text, last)}\n" if last and not last.closed else "\n"
+                text += f"\n{mark}\n" if (mark := open_mark(text)) else "\n"
             text, interrupted = text + segment.text, False
     return text
 
 
-def _mark(text: str, fence: Fence) -> str:
-    match = _FENCE.match(text, fence.start)
-    return match["mark"] if match else "```"
+def open_mark(text: str) -> str:
+    """The mark that closes the block in which the text ends; empty where it ends in none."""
+    last = next(reversed(fences(text)), None)
+    opening = _FENCE.match(text, last.start) if last and not last.closed else None
+    return opening["mark"] if opening else ""
 
 
 def fences(text: str) -> list[Fence]:
