@@ -313,6 +313,17 @@ def test_what_was_taken_back_before_a_hint_is_in_no_row() -> None:
     assert only(replace(one, taken_back=(lost,))) == only(one)
 
 
+def test_of_several_rounds_the_verdict_is_that_on_the_text_of_the_row() -> None:
+    right, wrong = Verdict(Judgement.CORRECT, "42"), Verdict(Judgement.WRONG, "7")
+    ids = (1, 2)
+    one = Trajectory(
+        "t", "p", "hint_infer", "m", (Segment(Source.MODEL, "ab", ids, (-1.0, -1.0)),), StopReason.ANSWERED, verdict=right
+    )
+    one = replace(one, round_verdicts=(right, wrong))  # an earlier round was the most certain, say
+    assert only([one], "rl")["reward"] == 0.0
+    assert not list(export.rows([one], "sft"))
+
+
 def test_text_only_trajectories_have_no_token_rows() -> None:
     one = chat("4")
     for purpose in ("sft", "rl"):

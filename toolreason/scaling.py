@@ -52,6 +52,11 @@ async def judge(problem: Problem, trajectory: Trajectory, verifier: Judge) -> Tr
     return judged.with_verdict(verdicts[choose(judged, str(trajectory.settings.get("answer", "last")))])
 
 
+def whole(trajectory: Trajectory) -> Trajectory:
+    """The trajectory with the verdict on its whole text, which is what is trained on: its own may be that on an earlier round."""
+    return trajectory.with_verdict(trajectory.round_verdicts[-1]) if trajectory.round_verdicts else trajectory
+
+
 def _verdict(trajectory: Trajectory, at: int) -> Verdict | None:
     return trajectory.round_verdicts[at] if at < len(trajectory.round_verdicts) else trajectory.verdict
 

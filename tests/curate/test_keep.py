@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from tests.curate.traces import model, row, solved, trace
-from toolreason.curate import keep
+from tests.curate.traces import CODEC, hint, model, row, solved, tool, trace
+from toolreason.curate import keep, pipeline
 from toolreason.curate.keep import Plain
 from toolreason.curate.settings import CurateSettings
 from toolreason.curate.steps import sieve
+from toolreason.policies.scripted import END
 from toolreason.types import StopReason, Trajectory
 
 SETTINGS = CurateSettings()
@@ -75,3 +76,23 @@ def test_a_step_keeps_three_examples_and_counts_all() -> None:
     _, step = sieve("keep", [row(solved(id_=str(n), right=False)) for n in range(9)], keep.right)
     assert step.fell["wrong"] == 9
     assert [one["id"] for one in step.examples["wrong"]] == ["0", "1", "2"]
+
+
+def test_an_answer_that_only_the_verifier_reads_is_one_too() -> None:
+    program = "def f(): return 0\n"
+    wrote = trace(model("A program."), right=False, stop=StopReason.NO_ANSWER, answer=program)
+    assert keep.plain_states([wrote], SETTINGS) == {"p": Plain.WRONG}
+    assert keep.right(row(trace(model("A program."), stop=StopReason.NO_ANSWER, answer=program))) is None
+    assert keep.plain_states([trace(model("?"), right=False, stop=StopReason.NO_ANSWER, answer=None)], SETTINGS) == {
+        "p": Plain.UNFINISHED
+    }
+
+
+def test_a_row_whose_only_cell_goes_with_the_text_after_its_answer_falls() -> None:
+    said = model("I get \\boxed{42}.\nSo the answer is \\boxed{42}.\n")
+    cell = tool("print(6*7)", "42\n")
+    late = trace(said, hint(), model("print(6*7)\n```\n"), cell, model(f"Yes, \\boxed{{42}}.{END}"))
+    made = pipeline.hint_rft([plain(False)], [row(late)], CODEC, SETTINGS)
+    assert not made.rows
+    assert {step.name: dict(step.fell) for step in made.steps if step.fell} == {"filters again": {"no executed cell": 1}}
+    assert len(pipeline.rft([row(late)], CODEC, SETTINGS).rows) == 1

@@ -43,7 +43,13 @@ def _state(one: Trajectory, settings: CurateSettings) -> Plain:
         return Plain.UNSCORED
     if right:
         return Plain.RIGHT
-    return Plain.UNFINISHED if settings.plain_answered and one.stop is not StopReason.ANSWERED else Plain.WRONG
+    return Plain.UNFINISHED if settings.plain_answered and not _answered(one) else Plain.WRONG
+
+
+def _answered(one: Trajectory) -> bool:
+    """Whether the model ended with an answer. A program, or a letter without a box, is one that the verifier alone sees."""
+    told = one.verdict is not None and one.verdict.answer is not None
+    return one.stop is StopReason.ANSWERED or (one.stop is StopReason.NO_ANSWER and told)
 
 
 def right(row: Row) -> Fall | None:
@@ -56,7 +62,7 @@ def right(row: Row) -> Fall | None:
         return Fall("unscored", one.verdict.reason if one.verdict else "not verified")
     if not judged:
         return Fall("wrong", (one.verdict.answer if one.verdict else None) or "no answer")
-    return None if one.stop is StopReason.ANSWERED else Fall("did not end with an answer", one.stop.value)
+    return None if _answered(one) else Fall("did not end with an answer", one.stop.value)
 
 
 def hint_rft(row: Row, plain: Mapping[str, Plain]) -> Fall | None:

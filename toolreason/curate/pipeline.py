@@ -15,6 +15,7 @@ from toolreason.curate.settings import CurateSettings
 from toolreason.curate.steps import Fall, Row, Step, sieve
 from toolreason.curate.text import identity
 from toolreason.errors import InputError
+from toolreason.scaling import whole
 from toolreason.stats import scored
 from toolreason.types import Source, StopReason, Trajectory
 
@@ -69,7 +70,8 @@ def _curate(
 
     def watched() -> Iterator[Row]:
         """One row in memory at a time until the first step has judged it."""
-        for row in map(_whole, rows):
+        for one in rows:
+            row = replace(one, trajectory=whole(one.trajectory))
             if counted := response(row.trajectory, settings):
                 responses.append(counted)
             yield row
@@ -83,6 +85,8 @@ def _curate(
         steps.append(step)
     left, step = modify.modify(left, codec, settings)
     steps.append(step)
+    left, step = sieve("filters again", left, partial(_again, settings=settings))
+    steps.append(step)
     left, step = sieve("score", (score.scored(row, settings) for row in left), partial(_good_enough, settings=settings))
     steps.append(step)
     left, step = select.select(left, settings)
@@ -90,14 +94,14 @@ def _curate(
     return Curation(stage, settings, left, [*steps, step], measured)
 
 
-def _whole(row: Row) -> Row:
-    """With rounds of test-time scaling the verdict may be on an earlier one: what counts here is the one on the whole text."""
-    one = row.trajectory
-    return replace(row, trajectory=one.with_verdict(one.round_verdicts[-1])) if one.round_verdicts else row
-
-
 def _with(judged: Filter, settings: CurateSettings) -> Callable[[Row], Fall | None]:
     return lambda row: judged(row, settings)
+
+
+def _again(row: Row, settings: CurateSettings) -> Fall | None:
+    """The filters over a row that was modified: what went may have been its cells."""
+    falls = (judged(row, settings) for judged in FILTERS.values()) if row.edits else ()
+    return next((fall for fall in falls if fall), None)
 
 
 def _good_enough(row: Row, settings: CurateSettings) -> Fall | None:

@@ -20,6 +20,7 @@ from typing import Any
 from toolreason import runs
 from toolreason.export import files, text, tokens
 from toolreason.export.base import LeftOut, Options, Purpose, Report, Row
+from toolreason.scaling import whole
 from toolreason.types import Judgement, StopReason, Trajectory
 
 __all__ = ["LeftOut", "Options", "Purpose", "Report", "Row", "dataset", "read", "rows"]
@@ -67,7 +68,7 @@ def read(source: str | Path | Sequence[str | Path] | Iterable[Trajectory]) -> It
 def _rows(trajectories: Iterable[Trajectory], options: Options, report: Report) -> Iterator[Row]:
     seen: set[str] = set()
     make = text.Maker(options) if options.purpose is Purpose.MESSAGES else tokens.Maker(options)
-    for trajectory in trajectories:
+    for trajectory in map(whole, trajectories):
         report.read += 1
         try:
             _check(trajectory, options, seen)
