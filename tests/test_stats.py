@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolreason.stats import Rate, Tally, bootstrap_ratio, holm, mcnemar, paired, sign_flip, wilson
-from toolreason.types import Cell, CellResult, Judgement, Outcome, Segment, Source, StopReason, Trajectory, Verdict
+from toolreason.types import Cell, CellResult, Judgement, Outcome, Segment, Source, StopReason, TakenBack, Trajectory, Verdict
 
 
 @pytest.mark.parametrize(
@@ -134,3 +134,10 @@ def test_a_bootstrap_of_nothing_is_refused_and_of_no_difference_is_a_point() -> 
 def test_a_rate_counts_what_is_right_or_wrong_and_nothing_else() -> None:
     assert Rate.of([True, None, False, True]) == Rate(2, 3, 2 / 3, *wilson(2, 3))
     assert Rate.of([None]) == Rate(0, 0, None, 0.0, 1.0)
+
+
+def test_the_speed_counts_what_was_drawn_and_taken_back() -> None:
+    kept, lost = Segment(Source.MODEL, "ab", (1, 2)), TakenBack(1, Segment(Source.MODEL, "cde", (3, 4, 5)))
+    tally = Tally(1)
+    tally.add(Trajectory("t", "p", "hint_infer", "m", (kept,), StopReason.ANSWERED, taken_back=(lost,)))
+    assert (tally.sampled, tally.tokens["model"]) == (5, 2)

@@ -190,14 +190,15 @@ class Tally:
     finished: int = 0
     resumed: int = 0
     aborted: int = 0
-    sampled: int = 0  # model tokens of this process, aborted rollouts included
+    sampled: int = 0  # tokens that the model drew in this process: aborted rollouts and what was taken back included
     last_error: str | None = None
     started: float = field(default_factory=time.monotonic)
 
     def add(self, trajectory: Trajectory, *, resumed: bool = False) -> None:
         """Count one. Aborted rollouts count as such and in nothing else: they will be done again."""
         if not resumed:
-            self.sampled += trajectory.tokens(Source.MODEL)
+            lost = sum(len(part.segment.token_ids) for part in trajectory.taken_back)
+            self.sampled += trajectory.tokens(Source.MODEL) + lost
         if trajectory.stop is StopReason.ABORTED:
             self.aborted += 1
             self.last_error = trajectory.error

@@ -98,6 +98,14 @@ def test_a_start_hint_comes_before_the_first_word() -> None:
     assert hint_infer.decide(view(), HintInferSettings(hint="start", wording=0)) == Insert(hint_text("start"))
 
 
+@pytest.mark.parametrize(("written", "opens"), [("", True), ("<think>\n", False), ("<think>\n\n</think>\n\n", False)])
+def test_a_start_hint_opens_thoughts_that_the_template_has_neither_opened_nor_closed(written: str, opens: bool) -> None:
+    prompt = Segment(Source.PROMPT, f"<|im_start|>assistant\n{written}", (1,))
+    action = hint_infer.decide(View((prompt,), template_thinks=True), HintInferSettings())
+    assert isinstance(action, Insert)
+    assert action.lead == ("<think>\n" if opens else None)
+
+
 def test_an_end_hint_comes_where_the_model_ends_and_the_end_token_is_taken_back() -> None:
     settings = HintInferSettings(hint="end", wording=0)
     assert hint_infer.decide(view(), settings) == Think(("</think>",))

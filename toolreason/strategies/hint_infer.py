@@ -87,7 +87,7 @@ def decide(view: View, settings: HintInferSettings) -> Action:
 
 def _first(view: View, settings: HintInferSettings) -> Action:
     if settings.hint == "start":
-        opens = view.thinks(settings.think) and not view.segments[-1].text.rstrip().endswith(THINK_START)
+        opens = view.thinks(settings.think) and not view.segments[-1].text.rstrip().endswith((THINK_START, THINK_END))
         return Insert(_text(view, settings, "start"), lead=f"{THINK_START}\n" if opens else None)
     if view.finish is Finish.END or view.stop == THINK_END:
         return _chosen(view, settings)  # 2
