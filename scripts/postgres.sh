@@ -88,10 +88,7 @@ start() { # [PID]
 stop() { # ADDRESS
   local dir=${1##*host=}
   dir=${dir%/socket}
-  case $dir in
-    /tmp/toolreason-pg.??????) ;;
-    *) fail "$1 is no server of this script" ;;
-  esac
+  [[ $dir =~ ^/tmp/toolreason-pg\.[A-Za-z0-9]{6}$ ]] || fail "$1 is no server of this script"
   [ -d "$dir" ] || return 0
   if [ -e "$dir/data/postmaster.pid" ]; then
     bin=$(cat "$dir/programs")

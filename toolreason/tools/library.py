@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from langgraph.store.base import BaseStore
 
 POOL = 50  # the length of the rankings that are fused
+MANY = 500  # tools to index at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +214,10 @@ class Library:
             head = self._shelf.tool(name).current
             return head.status in wanted and (category is None or head.category == category)
 
-        found = self._shelf.index().search(query, max(k, POOL) if self._vectors else k, accept)
+        async with self._reading:
+            if self._shelf.unindexed > MANY:  # a second or so for 10,000 tools: not on the event loop
+                await asyncio.to_thread(self._shelf.index)
+            found = self._shelf.index().search(query, max(k, POOL) if self._vectors else k, accept)
         if self._vectors and query.strip():
             near = await self._vectors.nearest(self._shelf, query, max(k, POOL), accept)
             found = fuse([name for name, _ in found], near)

@@ -69,6 +69,10 @@ class Shelf:
                 done |= parents
         return frozenset(problems)
 
+    @property
+    def unindexed(self) -> int:
+        return len(self._unindexed)
+
     def index(self) -> WordIndex:
         """Of the heads, brought up to date."""
         self._index = self._index or WordIndex()

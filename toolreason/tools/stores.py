@@ -128,9 +128,9 @@ async def _postgres(url: str, name: str, embed: Any) -> AsyncIterator[Place]:
 
 
 def hidden(url: str) -> str:
-    """The address without user and password, for messages."""
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
+    """The address without user, password and options, for messages; what is no address stays as it is."""
+    scheme, mark, rest = url.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}" if mark else url
 
 
 @asynccontextmanager
