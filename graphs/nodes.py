@@ -22,7 +22,7 @@ from toolreason.graphs.state import RolloutContext, RolloutState, trajectory
 from toolreason.policies.base import Completion, Finish, Policy
 from toolreason.strategies import prompts
 from toolreason.strategies.base import Act, Action, Decide, End, Insert, SettingsT, Think, View, as_dict
-from toolreason.types import Cell, Segment, Source, StopReason, TakenBack, cells
+from toolreason.types import Cell, ReferenceKind, Segment, Source, StopReason, TakenBack, cells
 
 TRY_AGAIN = (RetryPolicy(initial_interval=0.2, max_attempts=3, retry_on=(PolicyError, SandboxError)),)
 SEED_STRIDE = 1_009  # turns of one rollout draw with different seeds, rollouts with neighbouring seeds do not share them
@@ -70,6 +70,7 @@ class Nodes(Generic[SettingsT]):
             "key": state.get("key") or uuid.uuid4().hex,
             "segments": [segment],
             "taken_back": [],
+            "asked": 0,
             "seed": f"{context.sampling.seed}:{problem.id}",
             "template_thinks": context.policy.thinks,
             "timings": {"started": time.time()},
@@ -86,6 +87,7 @@ class Nodes(Generic[SettingsT]):
             segments.append(_spoken(runtime.context.policy, segments, completion))
         return {
             "segments": segments,
+            "asked": view.turns + 1,
             "finish": completion.finish,
             "stop_string": completion.stop,
             "end_characters": _end_characters(runtime.context.policy, segments[-1], completion),
@@ -179,6 +181,8 @@ def _view(state: RolloutState, runtime: Runtime[RolloutContext]) -> View:
         tuple(state.get("taken_back", ())),
         state.get("seed", ""),
         state["problem"].domain,
+        state["problem"].reference.kind is ReferenceKind.CODE,
+        state.get("asked", 0),
         state.get("template_thinks", False),
         runtime.context.policy.decode if runtime.context.policy.exact else None,
     )

@@ -26,10 +26,11 @@ class RolloutOutput(TypedDict):
 
 class RolloutState(RolloutInput, total=False):
     """`finish`, `stop_string` and `end_characters` say how the last model segment ended, as in `strategies.base.View`, which also
-    explains `taken_back`, `seed` and `template_thinks`."""
+    explains `taken_back`, `asked`, `seed` and `template_thinks`."""
 
     segments: list[Segment]
     taken_back: list[TakenBack]
+    asked: int
     seed: str
     template_thinks: bool
     finish: Finish | None

@@ -48,6 +48,8 @@ _FRACTION = re.compile(
 _PLAIN = re.compile(rf"\\?\$?\s*[-+]?\s*(?P<number>{NUMBER})\s*(?:\\?%|\\(?:text|mathrm)\{{[^{{}}]*\}}|[A-Za-z ]{{1,20}})?\.?")
 _FACTORS = {Fraction(factor) for factor in (7, 10, 12, 24, 60, 100, 1000, 3600)}  # a change of unit
 
+MOST = 50_000
+
 
 class DelayedKind(StrEnum):
     REPEATED = "repeated"
@@ -96,8 +98,8 @@ MODES = {"delayed": "delayed computation", "distrust": "distrust of results"}  #
 
 
 def modes(trajectory: Trajectory) -> dict[str, list[Delayed] | list[Distrust]]:
-    """Both failure modes by their names, with one reading of the trajectory."""
-    if not trajectory.cells:
+    """Both failure modes by their names, with one reading of the trajectory. A text of more than `MOST` characters is not read."""
+    if not trajectory.cells or len(trajectory.response) > MOST:
         return {"delayed": [], "distrust": []}
     story = Story.of(trajectory)
     return {"delayed": [*_delayed(story)], "distrust": _distrust(story)}

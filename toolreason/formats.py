@@ -144,7 +144,7 @@ class Tagged:
 
 _OUTPUT_FENCE = re.compile(r"^\s{0,3}`{3,}\s*output\b", re.MULTILINE)
 _PYTHON_TAG = re.compile(r"<python>((?:(?!<python>).)*?)</python>\s*\Z", re.DOTALL)
-_FENCE_LINE = re.compile(r"^( {0,3})(`{3,})[ \t]*([^`\n]*)$")
+_FENCE_LINE = re.compile(r"^([ \t]*)(`{3,})[ \t]*([^`\n]*)$")
 _FORMATS: dict[str, Format] = {"fenced": Fenced(), "tagged": Tagged()}
 
 
@@ -163,7 +163,8 @@ class _Block:
 
 
 def _last_block(text: str) -> _Block | None:
-    """The last fenced block of the text, by CommonMark's rules: a closing fence is bare and at least as long as the opening one."""
+    """The last fenced block of the text, by CommonMark's rules (a closing fence is bare and at least as long as the opening one),
+    at any indent: models put blocks into lists."""
     block: _Block | None = None
     indent, fence, info, position = 0, "", "", 0
     code: list[str] = []

@@ -25,7 +25,7 @@ PROGRAM = "{program}"
 WAIT = "wait"
 DEFAULT = "default"
 
-_TWO_SENTENCES = re.compile(r"[.!?]\s+[A-Z]")
+_TWO_SENTENCES = re.compile(r"(?<!\be\.g)(?<!\bi\.e)(?<!\bDr)(?<!\bMr)(?<!\bvs)[.!?]\s+[A-Z]")
 
 
 @dataclass(frozen=True, slots=True)

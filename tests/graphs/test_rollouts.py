@@ -21,7 +21,18 @@ from toolreason.strategies.base import Settings
 from toolreason.strategies.hint_infer import HintInferSettings
 from toolreason.strategies.plain import PlainSettings
 from toolreason.strategies.prompts import messages
-from toolreason.types import CellResult, Outcome, Problem, Sampling, Segment, Source, StopReason, Trajectory
+from toolreason.types import (
+    CellResult,
+    Outcome,
+    Problem,
+    Reference,
+    ReferenceKind,
+    Sampling,
+    Segment,
+    Source,
+    StopReason,
+    Trajectory,
+)
 from toolreason.verify.extract import answer, own_text
 
 from ..exactness import Recorder, check
@@ -226,6 +237,20 @@ async def test_who_wants_no_hint_where_thinking_ends_is_not_asked_again(
     settings = HintInferSettings(hint="never", min_prefix_tokens=0)
     done = await rollout(PROBLEM, strategy="hint_infer", policy=policy, sessions=sessions, settings=settings)
     assert (sources(done), set(asked)) == (["prompt", "model", "model"], {2})
+
+
+async def test_turns_of_which_nothing_is_left_count_too() -> None:
+    settings = HintInferSettings(hint="end", kind="wait", execute=False, rounds=400)
+    done = await rollout(PROBLEM, strategy="hint_infer", policy=Silent([]), settings=settings)
+    assert done.stop in (StopReason.TURN_LIMIT, StopReason.LENGTH, StopReason.NO_ANSWER)
+    assert len(done.rounds) <= settings.max_turns
+
+
+async def test_a_program_is_an_answer_where_one_is_asked_for() -> None:
+    problem = Problem("p", "Write f.", Reference(ReferenceKind.CODE, tests=("assert f() == 1",)))
+    policy = ScriptedPolicy(["```python\ndef f(): return 1\n```\n"] * 2)
+    assert (await rollout(problem, strategy="plain", policy=policy)).stop is StopReason.ANSWERED
+    assert (await rollout(PROBLEM, strategy="plain", policy=policy)).stop is StopReason.NO_ANSWER
 
 
 async def test_the_token_limit_counts_what_was_taken_back(sessions: FakeSessions) -> None:

@@ -40,7 +40,7 @@ def warn_once() -> None:
 class LocalSandbox:
     """Sessions are subprocesses in temporary folders, with the packages of this interpreter. Linux only. No boundary: see above."""
 
-    def __init__(self, limits: Limits | None = None, *, max_sessions: int = 32, grace_s: float = 10.0) -> None:
+    def __init__(self, limits: Limits | None = None, *, max_sessions: int = 32, grace_s: float = 75.0) -> None:
         if not sys.platform.startswith("linux"):
             raise SetupError("the local sandbox needs Linux: use the docker sandbox")
         warn_once()

@@ -28,6 +28,8 @@ ENTRY_POINTS = "toolreason.strategies"
 class Settings:
     """What every strategy has. `max_tokens` counts everything after the prompt: model, hint and tool tokens, and those taken back.
 
+    It is looked at before the model goes on, so a hint or a result, which come whole, may pass it by their length.
+
     `max_turns` bounds the number of times the model is asked to go on. `system` replaces the strategy's own system prompt.
     """
 
@@ -55,8 +57,9 @@ class View:
     """The rollout so far. `finish` and `stop` say how the last model segment ended; None when the last segment is not the model's.
 
     `end_characters` is the length of the end token's text at the end of the last segment (0: no end token there). `taken_back` is
-    what was sampled and cut off again. `seed` is the rollout's own, `domain` its problem's. `template_thinks`: whether the chat
-    template knows `<think>`. `decode` is the policy's, to count tokens with.
+    what was sampled and cut off again. `seed` is the rollout's own, `domain` its problem's; `code`: whether it asks for a program.
+    `asked`: how many times the model was asked. `template_thinks`: whether the chat template knows `<think>`. `decode` is the
+    policy's, to count tokens with.
     """
 
     segments: tuple[Segment, ...]
@@ -66,6 +69,8 @@ class View:
     taken_back: tuple[TakenBack, ...] = ()
     seed: str = ""
     domain: str = "math"
+    code: bool = False
+    asked: int = 0
     template_thinks: bool = False
     decode: Decode | None = field(default=None, compare=False)
 
@@ -74,7 +79,8 @@ class View:
 
     @property
     def turns(self) -> int:
-        return sum(segment.source is Source.MODEL for segment in self.segments)
+        """How many times the model was asked, also where all that it said was taken back."""
+        return max(self.asked, sum(segment.source is Source.MODEL for segment in self.segments))
 
     @property
     def calls(self) -> int:
@@ -122,6 +128,10 @@ class View:
         if needed <= 0 or not (self.decode and last.token_ids):  # text only: characters
             return max(needed, 0)
         return len(first(self.decode, last, needed).text) if needed <= len(last.token_ids) else len(last.text) + 1
+
+    def answered(self, written: formats.Format) -> bool:
+        """Whether a final answer stands in the model's own text: where a program is asked for, a closed block of it is one."""
+        return written.answered(self.own_text) or (self.code and extract.program(self.own_text) is not None)
 
     def left(self, settings: Settings) -> int:
         """How many tokens the rollout may still have. What was taken back was paid for."""

@@ -41,7 +41,6 @@ class HintInferSettings(InterpreterSettings):
     that runs the model's program ("debug") gives way to the others where the model has written none.
     """
 
-    max_turns: int = 48
     stateful: bool = True
     hint: str = "start"
     kind: str | None = None
@@ -113,8 +112,7 @@ def _as_it_is(view: View, settings: HintInferSettings) -> Action:
     """The end, without a hint; a model that has only closed its thinking may answer."""
     if view.finish is not Finish.END:
         return limit(view, settings) or Think()
-    answered = formats.get("fenced").answered(view.own_text)
-    return End(StopReason.ANSWERED if answered else StopReason.NO_ANSWER)
+    return End(StopReason.ANSWERED if view.answered(formats.get("fenced")) else StopReason.NO_ANSWER)
 
 
 def _at_conjunction(view: View, settings: HintInferSettings) -> Insert | None:
@@ -144,8 +142,9 @@ def _insert(view: View, settings: HintInferSettings, place: Place) -> Insert:
 
 def _text(view: View, settings: HintInferSettings, place: str, at: int | None = None) -> str:
     """A hint for this place, with the program that stands before character `at` of the last segment."""
-    program = extract.program(view.own_text_before(at)) if view.domain == "code" else None
-    return _choose(settings, place, _draw(view), domain=view.domain, program=program)
+    domain = "code" if view.code else view.domain
+    program = extract.program(view.own_text_before(at)) if domain == "code" else None
+    return _choose(settings, place, _draw(view), domain=domain, program=program)
 
 
 def _choose(

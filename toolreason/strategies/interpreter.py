@@ -14,6 +14,7 @@ from toolreason.types import StopReason
 class InterpreterSettings(Settings):
     """`max_calls` bounds the tool calls; the call beyond it ends the rollout. `stateful`: variables live on between calls."""
 
+    max_turns: int = 48
     stateful: bool = False
     max_calls: int = 6
     cell_timeout_s: float = 10.0
@@ -34,7 +35,7 @@ def go_on(
     code = written.call(_said(view)) if execute and view.finish in (Finish.STOP, Finish.END) else None
     if code is not None:
         return End(StopReason.CALL_LIMIT) if view.calls >= (max_calls or settings.max_calls) else Act(code)
-    answered = written.answered(view.own_text)
+    answered = view.answered(written)
     if view.finish is Finish.END or (view.stop == "</answer>" and answered):
         return End(StopReason.ANSWERED if answered else StopReason.NO_ANSWER)
     return limit(view, settings) or Think(written.stops if execute else ())  # nothing to run: no stop, and no turn spent on it

@@ -21,6 +21,5 @@ class PlainSettings(Settings):
 
 def decide(view: View, settings: PlainSettings) -> Action:
     if view.finish is Finish.END:  # 2
-        answered = formats.get("fenced").answered(view.own_text)
-        return End(StopReason.ANSWERED if answered else StopReason.NO_ANSWER)
+        return End(StopReason.ANSWERED if view.answered(formats.get("fenced")) else StopReason.NO_ANSWER)
     return limit(view, settings) or Think()  # 1
