@@ -55,7 +55,7 @@ def test_help_teaches_with_examples_and_starts_without_engines() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["solve", "collect", "show", "compare", "curate", "export", "demo", "doctor", "models", "sandbox"]
+    "command", ["solve", "collect", "show", "compare", "curate", "export", "demo", "doctor", "models", "sandbox", "tools"]
 )
 def test_every_command_has_help(command: str) -> None:
     done = toolreason(command, "--help")

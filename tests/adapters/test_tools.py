@@ -237,7 +237,10 @@ async def said(client: Client, name: str, **arguments: Any) -> tuple[bool, str]:
 
 
 async def test_a_real_client_in_another_process_lists_and_calls(spec: str) -> None:
-    command = f"from toolreason.adapters.mcp import serve_tools\nserve_tools({spec!r}, sandbox='local')"
+    command = (
+        "from toolreason.adapters.mcp import serve_tools\nfrom toolreason.execution import open_sandbox\n"
+        f"serve_tools({spec!r}, sandbox=open_sandbox('local'))"
+    )
     parameters = StdioServerParameters(command=sys.executable, args=["-c", command], env=dict(os.environ))
     async with Client(stdio_client(parameters)) as client:
         tools = {tool.name: tool for tool in (await client.list_tools()).tools}

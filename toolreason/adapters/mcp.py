@@ -35,16 +35,16 @@ def serve_tools(
     name: str = "default",
     *,
     category: str | None = None,
-    sandbox: str = "docker",
-    limits: Limits | None = None,
-    **options: Any,
+    sandbox: Any = None,
 ) -> None:
-    """As `serve`, with the admitted tools of a library in place of Python itself. `library` and `name` as in `open_library`."""
+    """As `serve`, with the admitted tools of a library in place of Python itself. `library` and `name` as in `open_library`;
+    `sandbox` is any that nobody has entered yet (default: docker).
+    """
     try:
         from toolreason.adapters import tools_mcp  # noqa: F401
     except ImportError as error:
         raise SetupError("the MCP server needs mcp 2: pip install 'toolreason[mcp]'") from error
-    asyncio.run(_serve_tools(library, name, category, open_sandbox(sandbox, limits, **options)))
+    asyncio.run(_serve_tools(library, name, category, sandbox or open_sandbox("docker")))
 
 
 async def _serve(sandbox: Any) -> None:

@@ -90,6 +90,7 @@ class LibraryToolkit(BaseToolkit):
             self._caller = None
         await self._stack.aclose()
         await self._opened.close()
+        await asyncio.sleep(0)  # the store's own task, which it cancels when it is forgotten, ends
 
 
 class LibraryTool(BaseTool):

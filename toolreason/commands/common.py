@@ -151,23 +151,27 @@ async def opened(
         box: Sandbox | None = None
         sessions: Sessions | None = None
         if sandbox != "none":
-            from toolreason.execution import SessionBook, open_sandbox
+            from toolreason.execution import SessionBook
 
             tell(f"starting the {sandbox} sandbox")
-            if sandbox.startswith(("http://", "https://")):
-                opened = open_sandbox("remote", url=sandbox)
-            elif sandbox == "shared":
-                opened = open_sandbox("docker", density="shared", max_sessions=concurrency + SPARE)
-            else:
-                opened = open_sandbox(sandbox, max_sessions=concurrency + SPARE)
-            box = opened
-            await stack.enter_async_context(opened)
-            sessions = SessionBook(box)
+            opened = await stack.enter_async_context(sandbox_of(sandbox, concurrency + SPARE))
+            box, sessions = opened, SessionBook(opened)
         tell(f"opening {policy}")
         engine = await open_policy(policy)
         stack.push_async_callback(engine.aclose)
         verifier = await stack.enter_async_context(Verifier(sandbox=box))
         yield Parts(engine, sessions, verifier)
+
+
+def sandbox_of(name: str, sessions: int) -> Any:
+    """The sandbox that `--sandbox` names, to be entered, with as many sessions at a time. Raises SettingsError."""
+    from toolreason.execution import open_sandbox
+
+    if name.startswith(("http://", "https://")):
+        return open_sandbox("remote", url=name)
+    if name == "shared":
+        return open_sandbox("docker", density="shared", max_sessions=sessions)
+    return open_sandbox(name, max_sessions=sessions)
 
 
 def sandbox_for(sandbox: str, settings: Settings, problems: Iterable[Problem]) -> str:
