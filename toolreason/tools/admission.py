@@ -90,23 +90,25 @@ async def dependencies(library: Library, package: ToolPackage, *, offered: bool 
     `offered` a tool that was admitted once is taken: what uses it goes on.
     """
     found: dict[str, ToolPackage] = {}
-
-    async def visit(one: ToolPackage, path: tuple[str, ...]) -> None:
-        for name in signature.other_tools(signature.parse(one.code), one.name):
-            if name in path:
-                raise InputError(f"the tools {' -> '.join((*path, name))} need one another: put what they share into a third")
-            if name in found:
-                continue
-            other = await library.get(name)
-            if other.status is Status.CANDIDATE or (offered and other.status is not Status.ADMITTED):
-                raise InputError(
-                    f"{one.name} needs {name}, which is {other.status}: {other.reason or 'it has not passed the gate'}"
-                )
-            await visit(other, (*path, name))
-            found[name] = other
-
-    await visit(package, (package.name,))
+    await _visit(library, package, (package.name,), found, offered)
     return tuple(found.values())
+
+
+async def _visit(
+    library: Library, package: ToolPackage, path: tuple[str, ...], found: dict[str, ToolPackage], offered: bool
+) -> None:
+    """Add to `found` what `package` needs; `path` are the tools on the way to it."""
+    for name in signature.other_tools(signature.parse(package.code), package.name):
+        if name in path:
+            raise InputError(f"the tools {' -> '.join((*path, name))} need one another: put what they share into a third")
+        if name in found:
+            continue
+        other = await library.get(name)
+        if other.status is Status.CANDIDATE or (offered and other.status is not Status.ADMITTED):
+            why = other.reason or "it has not passed the gate"
+            raise InputError(f"{package.name} needs {name}, which is {other.status}: {why}")
+        await _visit(library, other, (*path, name), found, offered)
+        found[name] = other
 
 
 async def _deprecated(library: Library, package: ToolPackage) -> ToolPackage | None:
