@@ -204,6 +204,13 @@ async def test_a_call_takes_and_gives_json(sandbox: Sandbox) -> None:
         assert json.loads(done.value or "") == result
 
 
+def deeper(levels: int) -> list[Any]:
+    made: list[Any] = []
+    for _ in range(levels):
+        made = [made]
+    return made
+
+
 async def test_what_goes_wrong_in_a_call_is_its_result(sandbox: Sandbox) -> None:
     divide = "def f(x: int) -> float:\n    return 1 / x\n"
     done = await called(sandbox, divide, {"x": 0})
@@ -217,12 +224,14 @@ async def test_what_goes_wrong_in_a_call_is_its_result(sandbox: Sandbox) -> None
     assert done.outcome is Outcome.CRASHED
     done = await called(sandbox, "def f(x: int) -> str:\n    open('/nowhere')\n", {"x": 1})
     assert (done.outcome, done.traceback) == (Outcome.ERROR, done.error)
+    nested = await called(sandbox, divide, {"x": deeper(150)})
+    assert (nested.outcome, nested.value) == (Outcome.ERROR, None)
     done = await called(sandbox, "def f(x: int) -> str:\n    return 'x' * 100_000\n", {"x": 1})
     assert done.ok
     assert done.value is not None
     assert done.value.endswith("characters more]")
     assert (len(done.value) < 4000, done.dropped > 90_000) == (True, True)
-    for bad in ({"x": {1}}, {"x": float("nan")}, {1: {2: object()}}):
+    for bad in ({"x": {1}}, {"x": float("nan")}, {1: {2: object()}}, {"n": deeper(900)}, {"n": 10**5000}):
         with pytest.raises(InputError, match="no JSON"):
             trial.call_code(samples.square(), bad)  # type: ignore[arg-type]
 

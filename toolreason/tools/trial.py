@@ -150,13 +150,13 @@ async def call(
 
 def call_code(package: ToolPackage, arguments: dict[str, Any]) -> str:
     """The cell that calls the tool. Arguments become what the annotations mean: a list is a tuple where a tuple is wanted."""
+    kinds = signature.annotated(package.code)
     try:
         plain = json.loads(json.dumps(arguments, allow_nan=False))
+        meant = repr({name: typehints.from_json(kinds.get(name), value) for name, value in plain.items()})
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"the arguments of {package.name} are no JSON: {error}") from error
-    kinds = signature.annotated(package.code)
-    meant = {name: typehints.from_json(kinds.get(name), value) for name, value in plain.items()}
-    return _cell("call", package.name, repr(meant), MOST_RESULT)
+    return _cell("call", package.name, meant, MOST_RESULT)
 
 
 def _cell(function: str, *arguments: Any) -> str:
