@@ -35,12 +35,13 @@ PATIENCE_S = 30.0  # how long the killed may take to die, and the woken to answe
 
 @dataclass
 class Point:
-    """A process that holds a state, and the folder as it was then. `pid` is 0 until it is known, `end` a descriptor that tells of
-    the end of the one that runs cells.
+    """A process that holds a state, and the folder as it was then. `done` counts the cells that made the state. `pid` is 0 until it
+    is known, `end` a descriptor that tells of the end of the one that runs cells.
     """
 
     link: socket.socket
     versions: list[Version]
+    done: int = 0
     pid: int = 0
     end: int = -1
     dead: bool = False
@@ -261,7 +262,7 @@ class Chain(ABC):
     def succeed(self, pid: int) -> None:
         """A process that left its threads behind goes on as another."""
         old = self.chain.pop()
-        self.chain.append(Point(old.link, old.versions))
+        self.chain.append(Point(old.link, old.versions, old.done))
         self.runner.forget(old.link.fileno())
         with suppress(ProcessLookupError):
             os.kill(old.pid, signal.SIGKILL)

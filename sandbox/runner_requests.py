@@ -77,11 +77,11 @@ class Session(Chain):
         cell = self.cell = CellRun(self.settings, request, self.tip.pid)
         cell.again = again
         link, theirs = links.pair()
-        self.chain.insert(-1, Point(link, self.tip.versions))
+        self.chain.insert(-1, Point(link, self.tip.versions, self.tip.done))
         if self.tip.dead:  # since the last cell; its past has its end of the link too, so that sending would not fail
             cell.undelivered()
         else:
-            cell.send(self.tip.link, self.cells, theirs.fileno(), [writing for _, writing in self.pipes])
+            cell.send(self.tip.link, self.cells, self.tip.done, theirs.fileno(), [writing for _, writing in self.pipes])
         theirs.close()
         self.stir(min(cell.deadline, cell.began + TICK_S))
         self.decided()
@@ -105,7 +105,7 @@ class Session(Chain):
         other = self.runner.place(self.uid, fork=True)
         other.guard = self.guard
         link, theirs = links.pair()
-        point = Point(link, [other.keepers[0].restore(self.tip.versions[0])])
+        point = Point(link, [other.keepers[0].restore(self.tip.versions[0])], self.tip.done)
         order = links.pack(["fork"], [other.folders[0].path])
         try:
             socket.send_fds(self.tip.link, [order], [theirs.fileno()])
@@ -252,7 +252,11 @@ class Session(Chain):
         if not cell.forked:
             self.discard(self.chain.pop(-2))
             self.cell = None
-            self.reply(cell.result())
+            if cell.again:
+                self.reply(cell.result())
+            else:  # the dead count until they are collected
+                self.killed = True
+                self.settle(lambda: self.launch(cell.request, again=True))
             return
         if cell.keep and cell.report["outcome"] in ("ok", "error"):
             self.settle(self.commit)
@@ -280,7 +284,7 @@ class Session(Chain):
         self.cpu_s += max(0.0, cpu_s(cell.pid) - (cell.started_s if cell.pid == self.tip.pid else 0.0))
         if cell.pid != self.tip.pid:
             self.succeed(cell.pid)
-        self.tip.versions = versions
+        self.tip.versions, self.tip.done = versions, self.tip.done + 1
         self.cell = None
         self.printed += cell.out.seen + cell.err.seen
         self.reply(cell.result())

@@ -80,6 +80,7 @@ def serve(link: socket.socket, namespace: dict[str, Any], settings: dict[str, An
     """One turn of the loop is one cell. A past comes round again when it is woken."""
     global _cell_pid
     pasts: list[int] = []
+    done = 0  # cells whose effects are in this state
     while True:
         _cell_pid = getpid()
         out_of_memory_first(0)
@@ -88,6 +89,11 @@ def serve(link: socket.socket, namespace: dict[str, Any], settings: dict[str, An
         (op, *words), (text,), fds = receive(link)
         if op == "fork":
             link = branch(link, fds, text)
+            continue
+        number, cpu_s, due = words
+        if int(due) != done:  # not the state that the wire process takes this to be
+            _close(fds)
+            link.send(links.pack(["stale"], []))
             continue
         pasts = [pid for pid in pasts if not ended(pid)]
         past = raw_fork()
@@ -99,9 +105,10 @@ def serve(link: socket.socket, namespace: dict[str, Any], settings: dict[str, An
             link.send(links.pack(["no-fork"], []))
             continue
         pasts.append(past)
-        number, cpu_s = words
         code = enter(fds, text, int(cpu_s))
-        report(link, runner_cell.run(code, number, namespace, settings))
+        result = runner_cell.run(code, number, namespace, settings)
+        done += 1
+        report(link, result)
 
 
 def sleep(link: socket.socket, fds: list[int]) -> socket.socket:

@@ -38,11 +38,13 @@ class CellRun:
         self.delivered = self.forked = True  # whether the session process took the order, and could leave a past behind
         self.again = False  # whether this is the second try
 
-    def send(self, session_link: socket.socket, number: int, past: int, pipes: list[int]) -> None:
-        """Order it of the session process, which gives the link `past` to the copy of itself that it leaves behind."""
+    def send(self, session_link: socket.socket, number: int, done: int, past: int, pipes: list[int]) -> None:
+        """Order it of the session process, which gives the link `past` to the copy of itself that it leaves behind. `done` are the
+        cells that its state is to be the result of.
+        """
         inline = len(self.code) <= INLINE
         source = [] if inline else [memory_file(self.code.encode("utf-8", "surrogatepass"))]
-        order = links.pack(["run", str(number), str(int(self.cpu_s) + 1)], [self.code if inline else None])
+        order = links.pack(["run", str(number), str(int(self.cpu_s) + 1), str(done)], [self.code if inline else None])
         try:
             socket.send_fds(session_link, [order], [past, *pipes, *source])
         except OSError:
@@ -70,6 +72,9 @@ class CellRun:
             if outcome == "no-fork":
                 self.stop("processes", "not run: the session's processes are at their limit")
                 self.forked = False
+                return
+            if outcome == "stale":
+                self.undelivered()
                 return
             if outcome not in OUTCOMES:
                 raise ValueError

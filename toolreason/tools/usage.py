@@ -1,4 +1,4 @@
-"""How a tool was used: counts by problem, and from them its quality (`shared/methods.md`, UCT; the formula is ours)."""
+"""How a tool was used: counts by problem, and from them its quality (UCT, arXiv 2602.01983; the formula is ours)."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ class Usage:
 
     @property
     def problems(self) -> int:
-        """Distinct problems."""
-        return len(self.by_problem)
+        """Distinct problems. Calls that belong to none (of an MCP client, say) are calls, and no more."""
+        return len(self.by_problem.keys() - {""})
 
     @property
     def reuse(self) -> int:
         """Distinct problems other than its `origins`."""
-        return len(self.by_problem.keys() - self.origins)
+        return len(self.by_problem.keys() - self.origins - {""})
 
     @property
     def latency_s(self) -> float:
