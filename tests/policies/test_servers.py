@@ -24,6 +24,8 @@ ANSWER = [*TOKENIZER.encode("one two three"), TOKENIZER.end_id]
 
 class Tokenizer(ScriptedTokenizer):
     end_ids = frozenset([TOKENIZER.end_id])
+    thinks = False
+    vocabulary = TOKENIZER.end_id + 1
 
 
 @dataclass
