@@ -10,19 +10,20 @@ from __future__ import annotations
 import time
 import uuid
 from contextvars import copy_context
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Generic, TypedDict
 
 from langgraph.runtime import Runtime
 from langgraph.types import RetryPolicy
 
-from toolreason import formats, tokens
+from toolreason import formats
 from toolreason.errors import CapabilityError, PolicyError, SandboxError
+from toolreason.graphs import splice
 from toolreason.graphs.state import RolloutContext, RolloutState, trajectory
-from toolreason.policies.base import Completion, Finish, Policy
+from toolreason.policies.base import Completion
 from toolreason.strategies import prompts
 from toolreason.strategies.base import Act, Action, Decide, End, Insert, SettingsT, Think, View, as_dict
-from toolreason.types import Cell, ReferenceKind, Segment, Source, StopReason, TakenBack, cells
+from toolreason.types import Cell, ReferenceKind, Segment, Source, cells
 
 TRY_AGAIN = (RetryPolicy(initial_interval=0.2, max_attempts=3, retry_on=(PolicyError, SandboxError)),)
 SEED_STRIDE = 1_009  # turns of one rollout draw with different seeds, rollouts with neighbouring seeds do not share them
@@ -84,13 +85,13 @@ class Nodes(Generic[SettingsT]):
         completion = await self._sample(view, action, runtime)
         segments = list(view.segments)
         if completion.token_ids or completion.text:
-            segments.append(_spoken(runtime.context.policy, segments, completion))
+            segments.append(splice.spoken(runtime.context.policy, segments, completion))
         return {
             "segments": segments,
             "asked": view.turns + 1,
             "finish": completion.finish,
             "stop_string": completion.stop,
-            "end_characters": _end_characters(runtime.context.policy, segments[-1], completion),
+            "end_characters": splice.end_characters(runtime.context.policy, segments[-1], completion),
             "timings": _spent(state, "sample", started),
         }
 
@@ -122,7 +123,7 @@ class Nodes(Generic[SettingsT]):
         sessions = runtime.context.sessions
         if sessions is None:
             raise CapabilityError(f"strategy {self.strategy!r} runs code: give its context `sessions`, e.g. a SessionBook")
-        segments = _without_end(state, runtime.context.policy)
+        segments = splice.without_end(state, runtime.context.policy)
         done = cells(segments)
         call_id = f"{state['key']}:{len(done)}"
         runtime.stream_writer(Event(kind="call", call_id=call_id, code=action.code))
@@ -139,8 +140,8 @@ class Nodes(Generic[SettingsT]):
         runtime.stream_writer(Event(kind="result", call_id=call_id, outcome=result.outcome.value))
         text = self.written.result(result, formats.tail(segments))
         cell = Cell(call_id, action.code, result)
-        taken_back = _taken_back(state, segments)
-        segments.append(_inserted(runtime, segments, text, Source.TOOL, cell))
+        taken_back = splice.taken_back(state, segments)
+        segments.append(_streamed(runtime, splice.inserted(runtime.context.policy, segments, text, Source.TOOL, cell)))
         return {"segments": segments, "taken_back": taken_back, "timings": _spent(state, "tool", started), **_nothing_said()}
 
     async def hint(self, state: RolloutState, runtime: Runtime[RolloutContext]) -> RolloutState:
@@ -151,18 +152,18 @@ class Nodes(Generic[SettingsT]):
                 f"strategy {self.strategy!r} writes hints into the model's own text, which {policy.name} cannot continue: "
                 "use an exact policy, `vllm:URL` or `transformers:NAME`"
             )
-        segments = _take_back(state, policy, action.cut_at)
-        taken_back = _taken_back(state, segments, action.ended)
+        segments = splice.take_back(state, policy, action.cut_at)
+        taken_back = splice.taken_back(state, segments, action.ended)
         _tell_cut(runtime, state, segments)
-        lead = _lead(segments[-1], action.lead)
-        segments.append(_inserted(runtime, segments, action.text, Source.HINT, lead=lead))
+        lead = splice.lead(segments[-1], action.lead)
+        segments.append(_streamed(runtime, splice.inserted(runtime.context.policy, segments, action.text, Source.HINT, lead=lead)))
         return {"segments": segments, "taken_back": taken_back, **_nothing_said()}
 
     async def end(self, state: RolloutState, runtime: Runtime[RolloutContext]) -> RolloutState:
         action = self._action(state, runtime, End)
         if runtime.context.sessions is not None:
             await runtime.context.sessions.release(state["key"])
-        faults = self.written.faults(_without_end(state, runtime.context.policy))
+        faults = self.written.faults(splice.without_end(state, runtime.context.policy))
         finished = trajectory(state, runtime.context, self.strategy, as_dict(self.settings), action.reason, faults=faults)
         return {"stop": action.reason, "trajectory": finished}
 
@@ -199,66 +200,6 @@ def _spent(state: RolloutState, part: str, started: float) -> dict[str, float]:
     return timings
 
 
-def _history(segments: list[Segment]) -> tuple[int, ...]:
-    """The last few ids: what a decoder may have to look at."""
-    ids = [token for segment in segments[-2:] for token in segment.token_ids]
-    return tuple(ids[-tokens.CONTEXT :])
-
-
-def _spoken(policy: Policy, segments: list[Segment], completion: Completion) -> Segment:
-    """The model segment, its text as it reads after what stood before."""
-    segment = completion.segment()
-    if not policy.exact:
-        return segment
-    return replace(segment, text=tokens.text_after(policy.decode, _history(segments), segment.token_ids))
-
-
-def _end_characters(policy: Policy, segment: Segment, completion: Completion) -> int:
-    if completion.finish is not Finish.END or not completion.token_ids:
-        return 0
-    return len(segment.text) - len(tokens.drop_last(policy.decode, segment).text)
-
-
-def _without_end(state: RolloutState, policy: Policy) -> list[Segment]:
-    """The segments without the end token with which the model may have ended its turn."""
-    return _take_back(state, policy, len(state["segments"][-1].text) - state.get("end_characters", 0))
-
-
-def _take_back(state: RolloutState, policy: Policy, cut_at: int | None) -> list[Segment]:
-    """The segments, the last one without an end token and cut at this character, on a token boundary."""
-    segments = list(state["segments"])
-    if cut_at is None or segments[-1].source is not Source.MODEL:  # a model that ended without a word has nothing to take back
-        return segments
-    kept = segments.pop()
-    if state.get("finish") is Finish.END and kept.token_ids:
-        kept = tokens.drop_last(policy.decode, kept)
-    kept = tokens.cut(policy.decode, kept, cut_at)
-    return [*segments, kept] if kept.text or kept.token_ids else segments
-
-
-def _taken_back(state: RolloutState, kept: list[Segment], ended: StopReason | None = None) -> list[TakenBack]:
-    """What was taken back so far, and now."""
-    before, last = state.get("taken_back", []), state["segments"][-1]
-    if last.source is not Source.MODEL:  # it ended without a word
-        lost = Segment(Source.MODEL, "")
-    else:
-        lost = tokens.rest(last, kept[-1]) if len(kept) == len(state["segments"]) else last
-    if lost.token_ids or lost.text or ended is not None:
-        return [*before, TakenBack(len(kept), lost, ended)]
-    return before
-
-
-def _lead(last: Segment, wanted: str | None) -> str:
-    """What goes between this segment and a hint: `wanted`, or what makes a paragraph of it; blanks only where there are none."""
-    if last.source is Source.PROMPT:
-        return wanted or ""
-    if wanted is not None and not wanted.isspace():
-        return wanted.removeprefix("\n") if last.text.endswith("\n") else wanted
-    if wanted is not None:
-        return "" if last.text[-1:].isspace() else wanted
-    return "\n\n"[len(last.text[-2:]) - len(last.text[-2:].rstrip("\n")) :]
-
-
 def _tell_cut(runtime: Runtime[RolloutContext], state: RolloutState, kept: list[Segment]) -> None:
     """Take back in the stream what was taken back from the segments."""
     lost = sum(len(segment.text) for segment in state["segments"]) - sum(len(segment.text) for segment in kept)
@@ -266,17 +207,7 @@ def _tell_cut(runtime: Runtime[RolloutContext], state: RolloutState, kept: list[
         runtime.stream_writer(Event(kind="cut", characters=lost))
 
 
-def _inserted(
-    runtime: Runtime[RolloutContext], segments: list[Segment], text: str, source: Source, cell: Cell | None = None, lead: str = ""
-) -> Segment:
-    """A hint or a result: encoded once, on its own; its text is what its ids read as after what stood before. `lead` is ours and
-    may spell special tokens (`<think>`), which stay text in a result or in a hint of the user's.
-    """
-    policy = runtime.context.policy
-    ids: tuple[int, ...] = ()
-    if policy.exact:
-        marked = lead.strip() != ""
-        ids = (*policy.encode(lead, special=True), *policy.encode(text)) if marked else policy.encode(lead + text)
-        text = tokens.text_after(policy.decode, _history(segments), ids)
-    runtime.stream_writer(Event(kind="text", source=source.value, text=text))
-    return Segment(source, text, ids, cell=cell)
+def _streamed(runtime: Runtime[RolloutContext], segment: Segment) -> Segment:
+    """The segment, told to the stream."""
+    runtime.stream_writer(Event(kind="text", source=segment.source.value, text=segment.text))
+    return segment
