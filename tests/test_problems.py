@@ -7,6 +7,7 @@ import types
 
 import pytest
 
+from tests import pictures
 from toolreason.errors import ProblemError, SetupError
 from toolreason.problems import dump, load
 from toolreason.types import Problem, Reference, ReferenceKind
@@ -62,8 +63,9 @@ def test_a_row_says_what_it_is_graded_by(tmp_path, row, reference):
 
 
 def test_domain_and_attachments_are_kept_and_ids_may_be_integers(tmp_path):
-    problem = one(tmp_path, id=7, domain="geometry", attachments=["a.png"])
-    assert (problem.id, problem.domain, problem.attachments) == ("7", "geometry", ("a.png",))
+    path = pictures.save(tmp_path / "pictures" / "a.png")
+    problem = one(tmp_path, id=7, domain="geometry", attachments=["pictures/a.png"])
+    assert (problem.id, problem.domain, problem.attachments) == ("7", "geometry", (path,))
     assert one(tmp_path, tests=["pass"]).domain == "code"
 
 
@@ -88,6 +90,11 @@ def test_domain_and_attachments_are_kept_and_ids_may_be_integers(tmp_path):
         ('{"question": "?", "id": "first"}', "duplicate id 'first', first on line 1"),
         ('{"question": "?", "domain": 5}', "`domain`"),
         ('{"question": "?", "attachments": [1]}', "`attachments`"),
+        ('{"question": "?", "attachments": ["none.png"]}', "No such file"),
+        ('{"question": "?", "attachments": ["../problems.jsonl"]}', "leads out of the folder"),
+        ('{"question": "?", "attachments": "/etc/passwd"}', "leads out of the folder"),
+        ('{"question": "?", "attachments": ["."]}', "no regular file"),
+        ('{"question": "?", "attachments": ["problems.jsonl", "problems.jsonl\\u0000"]}', "names no file"),
         ('{"question": "?", "answer": [1]}', "`answer`"),
         ('{"question": "?", "answer": true}', "`answer`"),
         ('{"question": "?", "answer": NaN}', "finite"),
@@ -141,7 +148,7 @@ def test_a_source_that_cannot_be_read_names_what_would_be_one(source):
     "problem",
     [
         Problem("a", "1+1?", Reference(ReferenceKind.MATH, "2")),
-        Problem("a", "line\nbreak \u2028 é 日本 🎉", Reference(ReferenceKind.MATH, "#### 72"), "x", ("a.png", "b.csv")),
+        Problem("a", "line\nbreak \u2028 é 日本 🎉", Reference(ReferenceKind.MATH, "#### 72"), "x"),
         Problem("a", "?", Reference(ReferenceKind.CHOICE, "B", ("B", "A"))),
         Problem("a", "?", Reference(ReferenceKind.CHOICE, "purple", ("red", "blue"))),
         Problem("a", "?", Reference(ReferenceKind.CODE, tests=("assert True",)), "code"),
@@ -156,6 +163,26 @@ def test_what_is_dumped_loads_back_equal(tmp_path, problem):
     dump([problem], path)
     assert load(str(path)).problems == [problem]
     assert load(str(path)).bad == []
+
+
+def test_attachments_are_dumped_by_their_paths_from_there_and_load_back_equal(tmp_path):
+    files = (pictures.save(tmp_path / "set" / "a.png"), pictures.save(tmp_path / "set" / "more" / "b.png"))
+    problem = Problem("a", "?", Reference(ReferenceKind.MATH, "#### 72"), attachments=files)
+    dump([problem], tmp_path / "set" / "dumped.jsonl")
+    assert json.loads((tmp_path / "set" / "dumped.jsonl").read_text())["attachments"] == ["a.png", "more/b.png"]
+    assert load(str(tmp_path / "set" / "dumped.jsonl")).problems == [problem]
+    (tmp_path / "elsewhere").mkdir()
+    with pytest.raises(ProblemError, match="copy it there"):
+        dump([Problem("b", "?"), problem], tmp_path / "elsewhere" / "dumped.jsonl")
+    assert not (tmp_path / "elsewhere" / "dumped.jsonl").exists()
+
+
+def test_a_row_that_is_in_no_file_has_no_folder_for_attachments(hub, monkeypatch):
+    rows = [{"question": "?", "attachments": ["a.png"]}, {"question": "?", "attachments": []}]
+    monkeypatch.setattr(sys.modules["datasets"], "load_dataset", lambda name, config, *, split: {"test": rows})
+    found = load("hf:with/pictures")
+    assert [problem.id for problem in found.problems] == ["2"]
+    assert "as a JSONL file" in found.bad[0].reason
 
 
 def test_generated_problems_are_repeatable_keep_their_wording_and_survive_a_file(tmp_path):

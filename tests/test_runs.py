@@ -10,9 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from tests import pictures
 from toolreason import runs
-from toolreason.errors import InfrastructureError, InputError, SettingsError
+from toolreason.errors import InfrastructureError, InputError, ProblemError, SettingsError
 from toolreason.runs import Key, Manifest, RunWriter
 from toolreason.types import Judgement, Problem, Sampling, Segment, Source, StopReason, Trajectory, Verdict, to_json
 
@@ -214,3 +216,18 @@ def test_the_hash_of_problems_changes_with_their_content() -> None:
     one, two = Problem("1", "a"), Problem("2", "b")
     assert runs.problems_hash([one, two]) == runs.problems_hash([Problem("1", "a"), two])
     assert len({runs.problems_hash(some) for some in ([one], [two], [one, two], [two, one], [])}) == 5
+
+
+def test_a_run_is_not_resumed_over_a_picture_that_has_changed(tmp_path: Path) -> None:
+    here, there = (Problem("1", "a", attachments=(pictures.save(tmp_path / at / "map.png"),)) for at in ("here", "there"))
+    wanted = replace(MANIFEST, problems_hash=runs.problems_hash([here]))
+    assert wanted.problems_hash == runs.problems_hash([there])
+    assert wanted.problems_hash != runs.problems_hash([Problem("1", "a")])
+    with RunWriter.open(tmp_path / "run", wanted) as writer:
+        writer.write(trajectory("1"))
+    pictures.save(tmp_path / "here" / "map.png", Image.new("RGB", (60, 40)))
+    with pytest.raises(SettingsError, match="content or order"):
+        RunWriter.open(tmp_path / "run", replace(wanted, problems_hash=runs.problems_hash([here])))
+    Path(here.attachments[0]).unlink()
+    with pytest.raises(ProblemError, match=r"map\.png cannot be read"):
+        runs.problems_hash([here])

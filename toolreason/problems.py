@@ -7,19 +7,21 @@
 A row's keys: `question` (or `problem`, `prompt`); `id` (default: the line number); then what it is graded by: `answer` (math;
 GSM8K's `#### 72` is understood, and a `solution` that ends in a box), `choices` with `answer` (a letter, an index from 0, or an
 option's text), `tests` (Python statements that raise unless the program is right), or `dataset` and `entry` (reasoning-gym);
-`domain` and `attachments` as you like. A bad row is named by line and reason, and costs nothing but itself.
+`domain` as you like. `attachments` are pictures and files, by paths from the JSONL file's folder; they have to be there. A bad row
+is named by line and reason, and costs nothing but itself.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from toolreason import sources
+from toolreason import attachments, sources
 from toolreason.errors import ProblemError
 from toolreason.types import Problem, Reference, ReferenceKind, from_json
 from toolreason.verify import extract
@@ -44,9 +46,10 @@ class Problems:
 def load(source: str) -> Problems:
     """Read all problems of a source. Raises ProblemError (the source itself is wrong) or SetupError (something is missing here)."""
     found, first_seen = Problems(), dict[str, int]()
+    folder = None if source.startswith(("hf:", "gym:")) else Path(source).parent
     for line, row in sources.rows(source):
         try:
-            problem = from_row(row() if callable(row) else row, str(line))
+            problem = from_row(row() if callable(row) else row, str(line), folder)
             if problem.id in first_seen:
                 raise ProblemError(f"duplicate id {problem.id!r}, first on line {first_seen[problem.id]}")
         except ProblemError as error:
@@ -58,29 +61,36 @@ def load(source: str) -> Problems:
 
 
 def dump(problems: Iterable[Problem], path: str | Path) -> None:
-    """Write problems as JSONL that loads back equal."""
+    """Write problems as JSONL that loads back equal. Raises ProblemError for attachments that do not lie beside it or below."""
+    folder = os.path.realpath(Path(path).parent)
+    rows = [to_row(replace(one, attachments=tuple(_beside(folder, file) for file in one.attachments))) for one in problems]
     with open(path, "w", encoding="utf-8", newline="\n") as file:
-        for problem in problems:
-            file.write(json.dumps(to_row(problem), ensure_ascii=False) + "\n")
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _beside(folder: str, attachment: str) -> str:
+    full = os.path.realpath(attachment)
+    if not Path(full).is_relative_to(folder):
+        raise ProblemError(f"the attachment {attachment} does not lie in {folder}: copy it there, or write the problems beside it")
+    return os.path.relpath(full, folder)
 
 
 def to_row(problem: Problem) -> dict[str, Any]:
     """The row that `from_row` reads as this problem: the short keys where they say it all, else the whole `reference`."""
     reference = problem.reference
     row: dict[str, Any] = {"id": problem.id, "question": problem.question, "domain": problem.domain}
-    if problem.attachments:
-        row["attachments"] = list(problem.attachments)
     short = row | {key: value for key, value in asdict(reference).items() if key != "kind" and value}
+    more = {"attachments": list(problem.attachments)} if problem.attachments else {}
     try:
-        if from_row(short, problem.id) == problem:
-            return short
+        if from_row(short, problem.id) == replace(problem, attachments=()):
+            return short | more
     except ProblemError:
         pass
-    return row | {"reference": asdict(reference)}
+    return row | more | {"reference": asdict(reference)}
 
 
-def from_row(row: object, default_id: str) -> Problem:
-    """One problem from one row. Raises ProblemError with the reason."""
+def from_row(row: object, default_id: str, folder: Path | None = None) -> Problem:
+    """One problem from one row; `folder` is where its attachments lie. Raises ProblemError with the reason."""
     if not isinstance(row, dict):
         raise ProblemError(f"a row is a JSON object, not {type(row).__name__}")
     question = next((row[key] for key in ("question", "problem", "prompt") if row.get(key) is not None), None)
@@ -95,12 +105,22 @@ def from_row(row: object, default_id: str) -> Problem:
     domain = row.get("domain", {ReferenceKind.CODE: "code", ReferenceKind.GYM: reference.dataset}.get(reference.kind, "math"))
     if not isinstance(domain, str):
         raise ProblemError("`domain` is not a text")
-    problem = Problem(str(identity), question, reference, domain, _texts(row, "attachments"))
+    problem = Problem(str(identity), question, reference, domain, _attachments(row, folder))
     try:
         json.dumps(asdict(problem), ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise ProblemError("it contains half a surrogate pair, which is no character") from None
     return problem
+
+
+def _attachments(row: dict[str, Any], folder: Path | None) -> tuple[str, ...]:
+    """The full paths of the files, all of which can be read."""
+    named = _texts(row, "attachments")
+    if named and folder is None:
+        raise ProblemError("`attachments` are paths from a JSONL file's folder: save these problems as a JSONL file")
+    paths = tuple(attachments.locate(folder, one) for one in named) if folder is not None else ()
+    attachments.read(paths)
+    return paths
 
 
 def _reference(row: dict[str, Any]) -> Reference:

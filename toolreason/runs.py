@@ -15,13 +15,14 @@ import os
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from toolreason import attachments
 from toolreason.durable import acquire, cut_torn_line, release, replace_file, sync_directory
 from toolreason.errors import InfrastructureError, InputError, SettingsError
 from toolreason.types import Judgement, Problem, Sampling, StopReason, Trajectory, from_json, to_json
@@ -74,10 +75,15 @@ class Manifest:
 
 
 def problems_hash(problems: Sequence[Problem]) -> str:
-    """Names the content of these problems, in their order."""
+    """Names the content of these problems, in their order; attachments count by name and content, wherever they lie.
+
+    Raises ProblemError for an attachment that cannot be read.
+    """
     digest = sha256()
     for problem in problems:
-        digest.update(to_json(problem).encode() + b"\n")
+        digest.update(to_json(replace(problem, attachments=())).encode() + b"\n")
+        if problem.attachments:
+            digest.update(json.dumps(attachments.digest(problem.attachments)).encode() + b"\n")
     return digest.hexdigest()[:16]
 
 
