@@ -56,6 +56,7 @@ class Runner:
             now = time.monotonic()
             for session in [session for session in self.active if session.wake <= now]:
                 session.guarded(session.tick)
+            self.wire.flush()
             if turn % 16 == 0:
                 self.processes.reap()
         raise AssertionError("an endless loop")
@@ -167,6 +168,7 @@ def main() -> None:
         settings["base_mb"] = resident_mb([pid])
         runner.watch(zygote.fileno(), runner.end)  # without it there is nothing to go on with
         wire.send({"hello": 2, "python": sys.version.split()[0]})
+        wire.flush()
         runner.loop()
     except (EOFError, BrokenPipeError):
         runner.end()

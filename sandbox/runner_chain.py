@@ -284,7 +284,7 @@ class Chain(ABC):
         self.processes.known.discard(point.pid)
         self.processes.exits.pop(point.pid, None)
         if point.pid:
-            self.processes.dying.add(point.pid)
+            self.processes.killed(point.pid)
         if point.end >= 0:
             self.runner.forget(point.end)
             os.close(point.end)

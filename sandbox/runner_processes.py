@@ -14,7 +14,7 @@ USED = (
     ("/sys/fs/cgroup/memory.current", "/sys/fs/cgroup/memory.max"),
     ("/sys/fs/cgroup/memory/memory.usage_in_bytes", "/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
-PAGE = os.sysconf("SC_PAGE_SIZE")
+PAGE, TICKS = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_CLK_TCK")
 
 
 class Processes:
@@ -25,7 +25,7 @@ class Processes:
         self.known: set[int] = set()
         self.exits: dict[int, tuple[int, float]] = {}
         self.oom_seen = oom_kills()
-        self.dying: set[int] = set()  # former ones that have been killed
+        self.dying: dict[int, int] = {}  # former ones that have been killed, and when
         self.lists_children = os.path.exists(f"/proc/self/task/{self.me}/children")
 
     def strays(self, uid: int | None, first: list[int], keep: set[int]) -> set[int]:
@@ -42,7 +42,17 @@ class Processes:
         return {pid for pid in found if living(pid)}
 
     def is_new(self, pid: int) -> bool:
-        return pid not in self.known and pid not in self.dying
+        return pid not in self.known and not self.is_dying(pid)
+
+    def is_dying(self, pid: int) -> bool:
+        """Whether it is one that was killed, and not another to whom its id went: ids come round within a minute."""
+        if pid in self.dying and born(pid) > self.dying[pid]:
+            del self.dying[pid]
+        return pid in self.dying
+
+    def killed(self, pid: int) -> None:
+        """It was known, and is not any more."""
+        self.dying[pid] = int(time.clock_gettime(time.CLOCK_BOOTTIME) * TICKS)
 
     def first_new(self, pids: list[int]) -> int:
         """The first that lives and is not known; 0 if there is none."""
@@ -129,8 +139,8 @@ class Processes:
                 pid, status, usage = found
                 if pid in self.known:
                     self.exits[pid] = (os.waitstatus_to_exitcode(status), usage.ru_utime + usage.ru_stime)
-        if len(self.dying) > 32:
-            self.dying = {pid for pid in self.dying if living(pid)}
+        if len(self.dying) > 128:
+            self.dying = {pid: when for pid, when in self.dying.items() if living(pid)}
 
 
 def by_scan() -> Callable[[int], list[int]]:
@@ -155,6 +165,13 @@ def living(pid: int) -> bool:
     with suppress(OSError):
         return read(f"/proc/{pid}/stat").rsplit(b")", 1)[1].split()[0] not in b"ZX"
     return False
+
+
+def born(pid: int) -> int:
+    """When a process began, in clock ticks since the machine did; 0 when it is gone."""
+    with suppress(OSError):
+        return int(read(f"/proc/{pid}/stat").rsplit(b")", 1)[1].split()[19])
+    return 0
 
 
 def read(path: str) -> bytes:

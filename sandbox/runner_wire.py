@@ -16,6 +16,7 @@ class Wire:
     def __init__(self, read_fd: int, write_fd: int) -> None:
         self.read_fd, self.write_fd = read_fd, write_fd
         self.buffer = bytearray()
+        self.outgoing: list[bytes] = []
 
     def fill(self) -> None:
         """Read what is there. Raises EOFError when the host has gone."""
@@ -38,8 +39,13 @@ class Wire:
         return dict(frame)
 
     def send(self, frame: dict[str, Any]) -> None:
+        """Have this go out with the next `flush`: one write for many answers wakes those on the way to the host once."""
         body = json.dumps(frame).encode()
-        data = memoryview(struct.pack(">I", len(body)) + body)
+        self.outgoing += struct.pack(">I", len(body)), body
+
+    def flush(self) -> None:
+        data = memoryview(b"".join(self.outgoing))
+        self.outgoing.clear()
         while data:
             data = data[os.write(self.write_fd, data) :]
 

@@ -17,7 +17,7 @@ import runner_figures
 import runner_guard
 import runner_links as links
 import runner_session
-from runner_system import one_arena, raw_fork
+from runner_system import huge_pages, one_arena, raw_fork
 
 PRELOAD = ["numpy", "numpy.random", "sympy", "mpmath", "networkx", "fractions", "decimal", "statistics", "datetime"]
 
@@ -36,6 +36,8 @@ def serve(link: socket.socket, settings: dict[str, Any]) -> NoReturn:
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
     gc.collect()
     gc.freeze()
+    if settings["shared"]:  # in a container for one session they would cost more time than its few forks can save
+        huge_pages()
     sys.stdout.flush()  # what stands in a buffer at a fork is written twice
     sys.stderr.flush()
     link.send(b"ready")

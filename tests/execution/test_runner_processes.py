@@ -1,0 +1,62 @@
+"""What the wire process knows of processes, seen from outside a container."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toolreason.execution.image import source
+
+
+@pytest.fixture
+def runner_processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.syspath_prepend(str(source()))
+    import runner_processes
+
+    yield runner_processes
+    for name in [name for name in sys.modules if name.startswith("runner")]:
+        del sys.modules[name]
+
+
+def test_a_process_that_got_the_id_of_a_killed_one_is_another(runner_processes: Any) -> None:
+    processes = runner_processes.Processes(own_ids=False)
+    with subprocess.Popen(["sleep", "60"]) as child:
+        try:
+            processes.killed(child.pid)
+            assert not processes.is_new(child.pid)  # it is dying
+            processes.dying[child.pid] = runner_processes.born(child.pid) - 1  # it was killed before this one was born
+            assert processes.is_new(child.pid)
+            assert child.pid not in processes.dying
+            assert processes.first_new([child.pid]) == child.pid
+        finally:
+            child.kill()
+
+
+HUGE = """
+import re, sys
+sys.path.insert(0, sys.argv[1])
+from runner_system import huge_pages
+held = [bytearray(1 << 23) for _ in range(4)]
+for one in held:
+    one[::4096] = b"x" * len(one[::4096])
+def huge():
+    return int(re.search(r"AnonHugePages: +(\\d+)", open("/proc/self/smaps_rollup").read())[1])
+before = huge()
+huge_pages()
+print(before, huge(), all(one[4096] == ord("x") for one in held))
+"""
+
+
+def test_memory_goes_into_huge_pages_and_keeps_its_content() -> None:
+    """Where the kernel has them (Linux 6.1): else nothing changes."""
+    command = [sys.executable, "-c", HUGE, str(source())]
+    before, after, kept = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert kept == "True"
+    release = tuple(map(int, re.findall(r"\d+", Path("/proc/sys/kernel/osrelease").read_text())[:2]))
+    assert int(after) > int(before) if release >= (6, 1) else int(after) >= int(before)
