@@ -9,14 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol, TypedDict
+from typing import NotRequired, Protocol, TypedDict
 
 from toolreason.types import Sampling, Segment, Source, coerce_enum, coerce_tuples
 
 
+class Picture(TypedDict):
+    """A picture by its file. The hash of its content (SHA-256, hex) names what was seen; the file may change."""
+
+    path: str
+    sha256: str
+    mime_type: str
+
+
 class Message(TypedDict):
+    """`content` says it all for a policy that takes text. `pictures` are for one that sees, after the text."""
+
     role: str
     content: str
+    pictures: NotRequired[list[Picture]]
 
 
 class Finish(StrEnum):

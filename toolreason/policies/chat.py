@@ -2,26 +2,24 @@
 
 A prompt segment's text is the canonical JSON of its messages. What follows it becomes, by `prefix`: one assistant message that the
 model is to go on with ("assistant", for providers that continue one), or turns ("user"): model text as the assistant's, hints and
-tool output as the user's.
+tool output as the user's. `toolreason.policies.turns` says how, pictures included.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from toolreason.errors import CapabilityError, PolicyError, SettingsError, SetupError
 from toolreason.policies.base import Completion, Finish, Message, TextSink
 from toolreason.policies.text import StopWatch
+from toolreason.policies.turns import Content, Prefix, prompt_text, turns
 from toolreason.types import Sampling, Segment, Source
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
-
-Prefix = Literal["assistant", "user"]
 
 NEEDS_IDS = (
     "a chat model gives text, not token ids: hint insertion inside a turn, RL and token export need an exact policy "
@@ -31,13 +29,24 @@ LENGTH_REASONS = {"length", "max_tokens", "MAX_TOKENS"}  # as providers spell it
 
 
 class ChatPolicy:
-    """`temperature` and `top_p` of the sampling settings are passed where the model has such a field, and so is the seed."""
+    """`temperature` and `top_p` of the sampling settings are passed where the model has such a field, and so is the seed.
+
+    `vision`: whether the model is sent pictures, those of the problem and the figures that its code draws; by default where
+    LangChain's profile of the model says that it takes images. A model that is not sent them reads what the prompt says of the
+    files, and can look at them by code.
+    """
 
     exact = False
     thinks = False
 
     def __init__(
-        self, model: BaseChatModel, prefix: Prefix = "assistant", *, name: str | None = None, context_length: int = 131_072
+        self,
+        model: BaseChatModel,
+        prefix: Prefix = "assistant",
+        *,
+        vision: bool | None = None,
+        name: str | None = None,
+        context_length: int = 131_072,
     ) -> None:
         if prefix not in ("assistant", "user"):
             raise SettingsError(f"prefix {prefix!r} is neither 'assistant' nor 'user'")
@@ -45,9 +54,10 @@ class ChatPolicy:
         self.context_length = context_length
         self._model = model
         self._prefix = prefix
+        self.vision = takes_images(model) if vision is None else vision
 
     @classmethod
-    def from_spec(cls, spec: str, *, prefix: Prefix = "assistant", **options: Any) -> ChatPolicy:
+    def from_spec(cls, spec: str, *, prefix: Prefix = "assistant", vision: bool | None = None, **options: Any) -> ChatPolicy:
         """From `PROVIDER:MODEL`, by LangChain's `init_chat_model`, to which `options` go. Raises SetupError, SettingsError."""
         try:
             init_chat_model = import_module("langchain.chat_models").init_chat_model
@@ -63,11 +73,10 @@ class ChatPolicy:
             raise SettingsError(f"chat:{spec}: {error}") from error
         except Exception as error:  # a provider's own complaint, e.g. that there is no API key
             raise SetupError(f"chat:{spec} could not be made: {error}") from error
-        return cls(model, prefix, name=f"chat:{spec}")
+        return cls(model, prefix, vision=vision, name=f"chat:{spec}")
 
     def prompt(self, messages: Sequence[Message]) -> Segment:
-        turns = [{"role": message["role"], "content": message["content"]} for message in messages]
-        return Segment(Source.PROMPT, json.dumps(turns, ensure_ascii=False, separators=(",", ":")))
+        return Segment(Source.PROMPT, prompt_text(messages, vision=self.vision))
 
     def encode(self, text: str, *, special: bool = False) -> NoReturn:
         raise CapabilityError(NEEDS_IDS)
@@ -105,22 +114,9 @@ class ChatPolicy:
     async def aclose(self) -> None:
         """The model is the caller's."""
 
-    def messages(self, segments: Sequence[Segment]) -> list[tuple[str, str]]:
-        """(role, content) of the conversation that these segments stand for; neighbours of one role are joined."""
-        turns: list[tuple[str, str]] = []
-        for role, content in self._turns(segments):
-            if turns and turns[-1][0] == role == "assistant":
-                content = turns.pop()[1] + content
-            turns.append((role, content))
-        return turns
-
-    def _turns(self, segments: Sequence[Segment]) -> Iterator[tuple[str, str]]:
-        for segment in segments:
-            if segment.source is Source.PROMPT:
-                yield from _prompt_turns(segment.text)
-            elif segment.text:
-                by_user = self._prefix == "user" and segment.source is not Source.MODEL
-                yield "user" if by_user else "assistant", segment.text
+    def messages(self, segments: Sequence[Segment]) -> list[tuple[str, Content]]:
+        """(role, content) of the conversation that these segments stand for."""
+        return turns(segments, self._prefix)
 
     def _options(self, sampling: Sampling, max_tokens: int, seed: int) -> dict[str, Any]:
         """What this model takes of: the limit, temperature, top-p, seed."""
@@ -128,7 +124,7 @@ class ChatPolicy:
         fields = set(type(self._model).model_fields) | {f.alias for f in type(self._model).model_fields.values()}
         return {name: value for name, value in wanted.items() if name in fields}
 
-    async def _pieces(self, messages: list[tuple[str, str]], options: dict[str, Any]) -> AsyncGenerator[tuple[str, str | None]]:
+    async def _pieces(self, messages: list[tuple[str, Content]], options: dict[str, Any]) -> AsyncGenerator[tuple[str, str | None]]:
         """(text, finish reason if told) of each chunk. A failure of the model's is a PolicyError."""
         try:
             chunks: Any = self._model.astream(messages, **options)
@@ -140,11 +136,9 @@ class ChatPolicy:
             raise PolicyError(f"{self.name} failed: {type(error).__name__}: {error}") from error
 
 
-def _prompt_turns(text: str) -> list[tuple[str, str]]:
-    try:
-        return [(turn["role"], turn["content"]) for turn in json.loads(text)]
-    except (ValueError, KeyError, TypeError) as error:
-        raise PolicyError(f"this prompt was not made by a chat policy: {text[:80]!r}") from error
+def takes_images(model: BaseChatModel) -> bool:
+    """Whether LangChain's profile of this model says so; where there is none, no."""
+    return bool((getattr(model, "profile", None) or {}).get("image_inputs"))
 
 
 def _model_name(model: BaseChatModel) -> str:
