@@ -6,7 +6,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import networkx
 import numpy as np
 import pytest
 from hypothesis import given
@@ -48,15 +47,25 @@ def test_a_region_hangs_together_over_corners_and_around_holes() -> None:
     assert [one.pixels for one in pictures.regions(image, "black", least=1)] == [81 - 12 - 4 - 4, 4]
 
 
+def flooded(points: set[tuple[int, int]]) -> list[set[tuple[int, int]]]:
+    """The parts of these points that touch, found by walking from one to the next."""
+    left, parts = set(points), []
+    while left:
+        part, edge = set[tuple[int, int]](), [left.pop()]
+        while edge:
+            y, x = edge.pop()
+            part.add((y, x))
+            near = {(y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)} & left
+            left -= near
+            edge += near
+        parts.append(part)
+    return parts
+
+
 @given(arrays.arrays(bool, st.tuples(st.integers(1, 12), st.integers(1, 12))))
-def test_regions_are_the_components_of_the_graph_of_touching_pixels(mask: Any) -> None:
-    graph = networkx.Graph()
-    points = {(int(y), int(x)) for y, x in zip(*np.nonzero(mask), strict=True)}
-    graph.add_nodes_from(points)
-    steps = [(0, 1), (1, -1), (1, 0), (1, 1)]
-    graph.add_edges_from(((y, x), (y + dy, x + dx)) for y, x in points for dy, dx in steps if (y + dy, x + dx) in points)
+def test_regions_are_what_walking_from_pixel_to_touching_pixel_finds(mask: Any) -> None:
     wanted = []
-    for part in networkx.connected_components(graph):
+    for part in flooded({(int(y), int(x)) for y, x in zip(*np.nonzero(mask), strict=True)}):
         ys, xs = [y for y, _ in part], [x for _, x in part]
         middle = (round(sum(xs) / len(part), 2), round(sum(ys) / len(part), 2))
         wanted.append(((min(xs), min(ys), max(xs) + 1, max(ys) + 1), len(part), middle))
