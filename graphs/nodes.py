@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections.abc import Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any, Generic, TypedDict
@@ -19,10 +20,11 @@ from langgraph.types import RetryPolicy
 from toolreason import formats
 from toolreason.errors import CapabilityError, PolicyError, SandboxError
 from toolreason.graphs import splice
-from toolreason.graphs.state import RolloutContext, RolloutState, trajectory
+from toolreason.graphs.state import RolloutContext, RolloutState, Unseen, trajectory
 from toolreason.policies.base import Completion
 from toolreason.strategies import prompts
-from toolreason.strategies.base import Act, Action, Decide, End, Insert, SettingsT, Think, View, as_dict
+from toolreason.strategies.base import Act, Action, Build, Decide, End, Insert, SettingsT, Think, View, as_dict
+from toolreason.tools import core
 from toolreason.types import Cell, ReferenceKind, Segment, Source, cells
 
 TRY_AGAIN = (RetryPolicy(initial_interval=0.2, max_attempts=3, retry_on=(PolicyError, SandboxError)),)
@@ -54,13 +56,15 @@ class Nodes(Generic[SettingsT]):
     written: formats.Format
 
     def route(self, state: RolloutState, runtime: Runtime[RolloutContext]) -> str:
-        match self.decide(_view(state, runtime), self.settings):
+        match self.decide(view_of(state, runtime), self.settings):
             case Think():
                 return "think"
             case Act():
                 return "act"
             case Insert():
                 return "hint"
+            case Build():
+                return "build"
             case End():
                 return "end"
 
@@ -79,8 +83,8 @@ class Nodes(Generic[SettingsT]):
         }
 
     async def think(self, state: RolloutState, runtime: Runtime[RolloutContext]) -> RolloutState:
-        action = self._action(state, runtime, Think)
-        view = _view(state, runtime)
+        action = self.action(state, runtime, Think)
+        view = view_of(state, runtime)
         started = time.perf_counter()
         completion = await self._sample(view, action, runtime)
         segments = list(view.segments)
@@ -92,7 +96,7 @@ class Nodes(Generic[SettingsT]):
             "finish": completion.finish,
             "stop_string": completion.stop,
             "end_characters": splice.end_characters(runtime.context.policy, segments[-1], completion),
-            "timings": _spent(state, "sample", started),
+            "timings": spent(state, "sample", started),
         }
 
     async def _sample(self, view: View, action: Think, runtime: Runtime[RolloutContext]) -> Completion:
@@ -119,33 +123,38 @@ class Nodes(Generic[SettingsT]):
             raise
 
     async def act(self, state: RolloutState, runtime: Runtime[RolloutContext]) -> RolloutState:
-        action = self._action(state, runtime, Act)
+        action = self.action(state, runtime, Act)
+        return await self.cell(state, runtime, action.code)
+
+    async def cell(self, state: RolloutState, runtime: Runtime[RolloutContext], code: str) -> RolloutState:
+        """Run this code and insert its result."""
         sessions = runtime.context.sessions
         if sessions is None:
             raise CapabilityError(f"strategy {self.strategy!r} runs code: give its context `sessions`, e.g. a SessionBook")
         segments = splice.without_end(state, runtime.context.policy)
         done = cells(segments)
         call_id = f"{state['key']}:{len(done)}"
-        runtime.stream_writer(Event(kind="call", call_id=call_id, code=action.code))
+        runtime.stream_writer(Event(kind="call", call_id=call_id, code=code))
         started = time.perf_counter()
+        files = await core.install(sessions, state["key"], state["problem"].attachments)
         result = await sessions.run(
             state["key"],
             call_id,
-            action.code,
-            history=[(cell.call_id, cell.code) for cell in done if cell.result.outcome.committed],
+            code,
+            history=[*files, *history(done, state.get("unseen", []))],
             stateful=bool(getattr(self.settings, "stateful", True)),
             timeout_s=getattr(self.settings, "cell_timeout_s", None),
         )
         _tell_cut(runtime, state, segments)  # not before: a call that fails is tried again from the same state
         runtime.stream_writer(Event(kind="result", call_id=call_id, outcome=result.outcome.value))
         text = self.written.result(result, formats.tail(segments))
-        cell = Cell(call_id, action.code, result)
+        cell = Cell(call_id, code, result)
         taken_back = splice.taken_back(state, segments)
         segments.append(_streamed(runtime, splice.inserted(runtime.context.policy, segments, text, Source.TOOL, cell)))
-        return {"segments": segments, "taken_back": taken_back, "timings": _spent(state, "tool", started), **_nothing_said()}
+        return {"segments": segments, "taken_back": taken_back, "timings": spent(state, "tool", started), **_nothing_said()}
 
     async def hint(self, state: RolloutState, runtime: Runtime[RolloutContext]) -> RolloutState:
-        action = self._action(state, runtime, Insert)
+        action = self.action(state, runtime, Insert)
         policy = runtime.context.policy
         if not policy.exact:
             raise CapabilityError(
@@ -160,20 +169,20 @@ class Nodes(Generic[SettingsT]):
         return {"segments": segments, "taken_back": taken_back, **_nothing_said()}
 
     async def end(self, state: RolloutState, runtime: Runtime[RolloutContext]) -> RolloutState:
-        action = self._action(state, runtime, End)
+        action = self.action(state, runtime, End)
         if runtime.context.sessions is not None:
             await runtime.context.sessions.release(state["key"])
         faults = self.written.faults(splice.without_end(state, runtime.context.policy))
         finished = trajectory(state, runtime.context, self.strategy, as_dict(self.settings), action.reason, faults=faults)
         return {"stop": action.reason, "trajectory": finished}
 
-    def _action(self, state: RolloutState, runtime: Runtime[RolloutContext], kind: type[Any]) -> Any:
-        action: Action = self.decide(_view(state, runtime), self.settings)
+    def action(self, state: RolloutState, runtime: Runtime[RolloutContext], kind: type[Any]) -> Any:
+        action: Action = self.decide(view_of(state, runtime), self.settings)
         assert isinstance(action, kind), f"the graph of {self.strategy!r} routes {action} to the node for {kind.__name__}"
         return action
 
 
-def _view(state: RolloutState, runtime: Runtime[RolloutContext]) -> View:
+def view_of(state: RolloutState, runtime: Runtime[RolloutContext]) -> View:
     return View(
         tuple(state.get("segments", ())),
         state.get("finish"),
@@ -184,9 +193,21 @@ def _view(state: RolloutState, runtime: Runtime[RolloutContext]) -> View:
         state["problem"].domain,
         state["problem"].reference.kind is ReferenceKind.CODE,
         state.get("asked", 0),
+        sum(one.spent for one in state.get("aside", ())),
+        tooling.tickets if (tooling := state.get("tooling")) else 0,
+        tuple(fault["tool"] for fault in state.get("failing", ())),
         state.get("template_thinks", False),
         runtime.context.policy.decode if runtime.context.policy.exact else None,
     )
+
+
+def history(done: Sequence[Cell], unseen: Sequence[Unseen] = ()) -> list[tuple[str, str]]:
+    """The cells whose effects are in the session's state, in the order in which they ran: call id and code."""
+    ran: list[tuple[str, str]] = []
+    for number in range(len(done) + 1):
+        ran += [(one["call_id"], one["code"]) for one in unseen if one["after"] == number]
+        ran += [(cell.call_id, cell.code) for cell in done[number : number + 1] if cell.result.outcome.committed]
+    return ran
 
 
 def _nothing_said() -> RolloutState:
@@ -194,7 +215,7 @@ def _nothing_said() -> RolloutState:
     return {"finish": None, "stop_string": None, "end_characters": 0}
 
 
-def _spent(state: RolloutState, part: str, started: float) -> dict[str, float]:
+def spent(state: RolloutState, part: str, started: float) -> dict[str, float]:
     timings = dict(state.get("timings", {}))
     timings[part] = timings.get(part, 0.0) + time.perf_counter() - started
     return timings

@@ -8,7 +8,8 @@ from typing import Any, TypedDict
 
 from toolreason.execution.base import Sessions
 from toolreason.policies.base import Finish, Policy
-from toolreason.types import Problem, Sampling, Segment, StopReason, TakenBack, Trajectory
+from toolreason.tools.workshop import Workshop
+from toolreason.types import Problem, Sampling, Segment, StopReason, TakenBack, Tooling, Trajectory
 
 
 class RolloutInput(TypedDict, total=False):
@@ -24,9 +25,27 @@ class RolloutOutput(TypedDict):
     trajectory: Trajectory
 
 
+class Unseen(TypedDict):
+    """A cell that ran and stands in no segment: after the first `after` cells that do. `tools` are those that it installed."""
+
+    after: int
+    call_id: str
+    code: str
+    tools: list[str]
+
+
+class Fault(TypedDict):
+    """A tool of the library that a cell found faulty: the version, the call as source, how it ended."""
+
+    tool: str
+    call: str
+    error: str
+
+
 class RolloutState(RolloutInput, total=False):
     """`finish`, `stop_string` and `end_characters` say how the last model segment ended, as in `strategies.base.View`, which also
-    explains `taken_back`, `asked`, `seed` and `template_thinks`."""
+    explains `taken_back`, `asked`, `seed` and `template_thinks`. `aside` and `tooling` become the trajectory's; `failing` are the
+    faults of the last cell; `noted` counts the calls of tools that the session has told of."""
 
     segments: list[Segment]
     taken_back: list[TakenBack]
@@ -36,6 +55,11 @@ class RolloutState(RolloutInput, total=False):
     finish: Finish | None
     stop_string: str | None
     end_characters: int
+    unseen: list[Unseen]
+    aside: list[Trajectory]
+    tooling: Tooling
+    failing: list[Fault]
+    noted: int
     timings: dict[str, float]
     stop: StopReason
     trajectory: Trajectory
@@ -43,11 +67,14 @@ class RolloutState(RolloutInput, total=False):
 
 @dataclass(frozen=True)
 class RolloutContext:
-    """What a rollout runs with: given at run time, never stored. `sessions` may be None for strategies without tools."""
+    """What a rollout runs with: given at run time, never stored. `sessions` may be None for strategies that run no code, `workshop`
+    for those that have no library of tools.
+    """
 
     policy: Policy
     sessions: Sessions | None = None
     sampling: Sampling = field(default_factory=Sampling)
+    workshop: Workshop | None = None
 
 
 def trajectory(
@@ -77,4 +104,6 @@ def trajectory(
         timings=timings,
         error=error,
         taken_back=tuple(state.get("taken_back", ())),
+        aside=tuple(state.get("aside", ())),
+        tooling=state.get("tooling"),
     )

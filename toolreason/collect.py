@@ -19,6 +19,7 @@ from toolreason.policies.base import Policy
 from toolreason.policies.gauge import Gauge
 from toolreason.runs import Key, RunWriter
 from toolreason.stats import Summary, Tally
+from toolreason.tools.workshop import Workshops
 from toolreason.types import Judgement, Problem, Sampling, StopReason, Trajectory, Verdict
 
 ABORTS = 8  # so many more than fit into flight, one after the other and nothing else between, and the run stops
@@ -106,9 +107,13 @@ async def collect(
     concurrency: int = 8,
     on_progress: Progress | None = None,
     rollout: Rollout | None = None,
+    workshops: Workshops | None = None,
     abort_limit: int | None = None,
 ) -> Summary:
     """Roll out each problem `samples` times, `concurrency` at a time; sample i has the seed `sampling.seed + i`.
+
+    Strategies that keep tools find their library in `workshops`. Rollouts that run at the same time see what the others have made
+    only when they begin: for a stream, in which each problem may use what the ones before it left, `concurrency` is 1.
 
     What `writer` has as done is not done again, but counts in the summary. `on_progress` is called with the tally so far.
     Raises InfrastructureError after `abort_limit` aborted rollouts in a row (default: concurrency + 8), InputError for what no
@@ -120,6 +125,8 @@ async def collect(
     jobs = _keys(problems, samples)
     tally = await asyncio.to_thread(_resume, writer, jobs)
     gauge = Gauge(policy)
+    workshop = await workshops.of(settings) if workshops is not None else None
+    tools = {} if workshop is None else {"workshop": workshop}
 
     async def one(problem: Problem, sample: int) -> Trajectory:
         return await do(
@@ -130,6 +137,7 @@ async def collect(
             sampling=replace(base, seed=base.seed + sample),
             settings=settings,
             sample=sample,
+            **tools,
         )
 
     work = ((p, i) for p in problems for i in range(samples) if Key(p.id, i) not in writer.done)

@@ -21,6 +21,7 @@ from toolreason.verify import extract
 
 INVENTED_OUTPUT = "invented_output"  # the model wrote a result itself
 UNCLOSED_CALL = "unclosed_call"  # the rollout ended inside a call
+PYTHON = ("python", "py", "python3")
 PRINT_MISSING = "[the code ran and printed nothing: print() what you want to see]"
 
 
@@ -97,8 +98,7 @@ class Fenced:
     stops: tuple[str, ...] = ("```\n",)
 
     def call(self, tail: str) -> str | None:
-        block = _last_block(tail)
-        return block.code if block and block.closed and block.python and not tail[block.end :].strip() else None
+        return closing_block(tail, *PYTHON)
 
     def result(self, result: CellResult, tail: str) -> str:
         text = feedback(result)
@@ -154,12 +154,22 @@ def get(name: str) -> Format:
     return _FORMATS[name]
 
 
+def closing_block(tail: str, *languages: str) -> str | None:
+    """What stands in the closed block with which the tail ends, if it is of one of these languages."""
+    block = _last_block(tail)
+    return block.code if block and block.closed and block.language in languages and not tail[block.end :].strip() else None
+
+
 @dataclass(frozen=True, slots=True)
 class _Block:
-    python: bool
+    language: str
     code: str
     closed: bool
     end: int  # the character after its closing fence
+
+    @property
+    def python(self) -> bool:
+        return self.language in PYTHON
 
 
 def _last_block(text: str) -> _Block | None:
@@ -174,20 +184,16 @@ def _last_block(text: str) -> _Block | None:
         if found and not fence:
             indent, fence, info, code = len(found.group(1)), found.group(2), found.group(3).strip().lower(), []
         elif found and len(found.group(2)) >= len(fence) and not found.group(3).strip():
-            block = _Block(_is_python(info), "".join(code), True, position)
+            block = _Block(info.split(" ")[0], "".join(code), True, position)
             fence = ""
         else:
             code.append(_outdent(line, indent))
-    return _Block(_is_python(info), "".join(code), False, len(text)) if fence else block
+    return _Block(info.split(" ")[0], "".join(code), False, len(text)) if fence else block
 
 
 def _outdent(line: str, indent: int) -> str:
     """A line of a block whose opening fence is indented (in a list, say) has that many blanks too many."""
     return line[min(indent, len(line) - len(line.lstrip(" "))) :]
-
-
-def _is_python(info: str) -> bool:
-    return info.split(" ")[0] in ("python", "py", "python3")
 
 
 def _unfence(code: str) -> str:

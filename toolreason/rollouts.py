@@ -18,6 +18,7 @@ from toolreason.graphs.nodes import Event
 from toolreason.graphs.state import RolloutContext, RolloutState, trajectory
 from toolreason.policies.base import Policy
 from toolreason.strategies.base import Settings, Strategy, as_dict, load
+from toolreason.tools.workshop import Workshop, Workshops
 from toolreason.types import Problem, Reference, ReferenceKind, Sampling, StopReason, Trajectory
 
 if TYPE_CHECKING:
@@ -35,9 +36,10 @@ async def rollout(
     sampling: Sampling | None = None,
     settings: Settings | None = None,
     sample: int = 0,
+    workshop: Workshop | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> Trajectory:
-    """Run a strategy on a problem. The verdict is not part of it: a verifier adds it.
+    """Run a strategy on a problem. The verdict is not part of it: a verifier adds it. `workshop`: for strategies that keep tools.
 
     Raises InputError when the policy or the settings do not fit the strategy. A part that fails and goes on failing gives a
     trajectory with `StopReason.ABORTED`, its `error`, and the segments up to there; so does a session that cannot be given back.
@@ -45,7 +47,7 @@ async def rollout(
     """
     plan = load(strategy) if isinstance(strategy, str) else strategy
     chosen = settings if settings is not None else plan.settings()
-    context = RolloutContext(policy, sessions, _with_certainties(sampling or Sampling(), chosen))
+    context = RolloutContext(policy, sessions, _with_certainties(sampling or Sampling(), chosen), workshop)
     state: RolloutState = {"problem": problem, "sample": sample, "key": uuid.uuid4().hex}
     graph = _compiled(plan, chosen)
     config = RunnableConfig(recursion_limit=4 * chosen.max_turns + 10)
@@ -111,9 +113,17 @@ async def _solve(
 
     engine = await open_policy(policy)
     try:
-        async with open_sandbox(sandbox) as box, Verifier(sandbox=box) as verifier:
+        async with open_sandbox(sandbox) as box, Verifier(sandbox=box) as verifier, Workshops(box) as workshops:
+            plan = load(strategy)
+            chosen = settings if settings is not None else plan.settings()
             done = await rollout(
-                problem, strategy=strategy, policy=engine, sessions=SessionBook(box), sampling=sampling, settings=settings
+                problem,
+                strategy=plan,
+                policy=engine,
+                sessions=SessionBook(box),
+                sampling=sampling,
+                settings=chosen,
+                workshop=await workshops.of(chosen),
             )
             return await scaling.judge(problem, done, verifier) if problem.reference.answer else done
     finally:

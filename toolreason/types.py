@@ -258,12 +258,37 @@ class TakenBack:
 
 
 @dataclass(frozen=True, slots=True)
+class Tooling:
+    """The part of a tool library in a rollout. Versions are written `name@number`.
+
+    `offered` when it began; `made` for its tickets, new versions of tools that failed it (`repaired`) apart; `refused`: why the
+    other tickets gave nothing. `used`: one entry for each call of its cells, `failed`: those of them that raised.
+    """
+
+    offered: tuple[str, ...] = ()
+    made: tuple[str, ...] = ()
+    repaired: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+    used: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        coerce_tuples(self, "offered", "made", "repaired", "refused", "used", "failed")
+
+    @property
+    def tickets(self) -> int:
+        """How often a tool was asked for, repairs included."""
+        return len(self.made) + len(self.repaired) + len(self.refused)
+
+
+@dataclass(frozen=True, slots=True)
 class Trajectory:
     """One finished rollout. `sample` numbers the rollouts of one problem; `timings` are seconds by part.
 
     `faults` are the format faults, by name, one entry per occurrence. `rewards` are parts, each by its own name. `taken_back`
     are the sampled tokens that the segments do not hold any more. `verdict` is on the answer of the whole, `round_verdicts` on
-    that of each round where there were several.
+    that of each round where there were several. `aside` are the policy's calls outside of the rollout's own text: what was written
+    to build a tool, each with its own prompt. `tooling` is there where a tool library was.
     """
 
     id: str
@@ -282,10 +307,12 @@ class Trajectory:
     error: str | None = None
     taken_back: tuple[TakenBack, ...] = ()
     round_verdicts: tuple[Verdict, ...] = ()
+    aside: tuple[Trajectory, ...] = ()
+    tooling: Tooling | None = None
 
     def __post_init__(self) -> None:
         coerce_enum(self, "stop", StopReason)
-        coerce_tuples(self, "segments", "faults", "taken_back", "round_verdicts")
+        coerce_tuples(self, "segments", "faults", "taken_back", "round_verdicts", "aside")
 
     @property
     def token_ids(self) -> tuple[int, ...]:
@@ -311,8 +338,11 @@ class Trajectory:
 
     @property
     def spent(self) -> int:
-        """All tokens after the prompt, those that were taken back included: what the rollout's token limit counts."""
-        return self.tokens() + sum(len(part.segment.token_ids) for part in self.taken_back)
+        """All tokens after the prompt, those that were taken back and those of `aside` included: what the rollout's token limit
+        counts.
+        """
+        taken_back = sum(len(part.segment.token_ids) for part in self.taken_back)
+        return self.tokens() + taken_back + sum(one.spent for one in self.aside)
 
     @property
     def rounds(self) -> tuple[Self, ...]:

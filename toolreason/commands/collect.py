@@ -121,6 +121,7 @@ def _collect(
                     policy=parts.policy,
                     sessions=parts.sessions,
                     verifier=parts.verifier,
+                    workshops=parts.workshops,
                     writer=writer,
                     sampling=sampling,
                     settings=settings,

@@ -30,7 +30,7 @@ SPARE = 2  # sessions beyond those of the rollouts, for grading code
 INFRASTRUCTURE, INPUT, SETUP, INTERRUPTED = 1, 2, 3, 130
 
 StrategyOption = Annotated[
-    str, typer.Option("--strategy", "-s", help="How to reason: plain, artist, hint_infer, or an installed one.")
+    str, typer.Option("--strategy", "-s", help="How to reason: plain, artist, hint_infer, uct, or an installed one.")
 ]
 PolicyOption = Annotated[
     str,
@@ -136,6 +136,7 @@ class Parts:
     policy: Policy
     sessions: Sessions | None
     verifier: Any
+    workshops: Any
 
 
 @contextlib.asynccontextmanager
@@ -145,6 +146,7 @@ async def opened(
     """The policy of this name, the sandbox and a verifier, closed at the end whatever happens."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # we have our own, and two at once garble each other
     from toolreason.policies import open_policy
+    from toolreason.tools.workshop import Workshops
     from toolreason.verify import Verifier
 
     async with contextlib.AsyncExitStack() as stack:
@@ -160,7 +162,8 @@ async def opened(
         engine = await open_policy(policy)
         stack.push_async_callback(engine.aclose)
         verifier = await stack.enter_async_context(Verifier(sandbox=box))
-        yield Parts(engine, sessions, verifier)
+        workshops = await stack.enter_async_context(Workshops(box))
+        yield Parts(engine, sessions, verifier, workshops)
 
 
 def sandbox_of(name: str, sessions: int) -> Any:

@@ -201,6 +201,7 @@ def _run(
                     policy=parts.policy,
                     sessions=parts.sessions,
                     verifier=parts.verifier,
+                    workshops=parts.workshops,
                     concurrency=concurrency,
                     on_progress=on_progress,
                 )

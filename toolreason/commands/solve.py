@@ -76,6 +76,7 @@ async def _solve(
                 sessions=parts.sessions,
                 sampling=sampling,
                 settings=settings,
+                workshop=await parts.workshops.of(settings),
                 on_event=view,
             )
             if problem.reference.answer:

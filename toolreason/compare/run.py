@@ -17,6 +17,7 @@ from toolreason.policies.base import Policy
 from toolreason.runs import Manifest, RunWriter
 from toolreason.stats import Tally
 from toolreason.strategies.base import as_dict
+from toolreason.tools.workshop import Workshops
 from toolreason.types import Problem
 
 Progress = Callable[[str, int, Tally], None]  # the condition, how many conditions went before, its tally
@@ -63,6 +64,7 @@ async def run(
     policy: Policy,
     sessions: Sessions | None,
     verifier: Any,
+    workshops: Workshops | None = None,
     concurrency: int = 8,
     on_progress: Progress = lambda name, before, tally: None,
 ) -> None:
@@ -90,6 +92,7 @@ async def run(
             writer=writer,
             sampling=plan.sampling,
             settings=condition.settings,
+            workshops=workshops,
             samples=plan.samples,
             concurrency=concurrency,
             on_progress=progress,

@@ -58,8 +58,9 @@ class View:
 
     `end_characters` is the length of the end token's text at the end of the last segment (0: no end token there). `taken_back` is
     what was sampled and cut off again. `seed` is the rollout's own, `domain` its problem's; `code`: whether it asks for a program.
-    `asked`: how many times the model was asked. `template_thinks`: whether the chat template knows `<think>`. `decode` is the
-    policy's, to count tokens with.
+    `asked`: how many times the model was asked. `aside`: the tokens of the policy's other calls for this rollout; `tickets`: how
+    many tools it asked for; `failing`: the library's tools that its last cell found faulty. `template_thinks`: whether the chat
+    template knows `<think>`. `decode` is the policy's, to count tokens with.
     """
 
     segments: tuple[Segment, ...]
@@ -71,11 +72,14 @@ class View:
     domain: str = "math"
     code: bool = False
     asked: int = 0
+    aside: int = 0
+    tickets: int = 0
+    failing: tuple[str, ...] = ()
     template_thinks: bool = False
     decode: Decode | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
-        coerce_tuples(self, "segments", "taken_back")
+        coerce_tuples(self, "segments", "taken_back", "failing")
 
     @property
     def turns(self) -> int:
@@ -134,8 +138,8 @@ class View:
         return written.answered(self.own_text) or (self.code and extract.program(self.own_text) is not None)
 
     def left(self, settings: Settings) -> int:
-        """How many tokens the rollout may still have. What was taken back was paid for."""
-        return settings.max_tokens - count_tokens([*self.segments, *(part.segment for part in self.taken_back)])
+        """How many tokens the rollout may still have. What was taken back was paid for, and so was what was said aside."""
+        return settings.max_tokens - self.aside - count_tokens([*self.segments, *(part.segment for part in self.taken_back)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,11 +171,22 @@ class Insert:
 
 
 @dataclass(frozen=True, slots=True)
+class Build:
+    """Have a tool made for this need; with `repairs`, the name of one of the library's, have that one mended. What came of it is
+    inserted. An end token after a ticket is taken back. `refused` is set where nothing is to be made, and says why.
+    """
+
+    need: str
+    repairs: str = ""
+    refused: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class End:
     reason: StopReason
 
 
-Action = Think | Act | Insert | End
+Action = Think | Act | Insert | Build | End
 
 
 class Decide(Protocol[SettingsIn]):

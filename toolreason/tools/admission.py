@@ -50,9 +50,14 @@ async def admit(
     What was deprecated is not admitted again unchanged, unless a person asks. Raises SandboxError (then nothing is kept), and
     InputError on a frozen library.
     """
-    seen = await examine(library, package, sandbox, answer=answer, settings=settings)
-    reasons = seen.reasons
-    if by != HUMAN and seen.admitted and (old := await _deprecated(library, package)):
+    return await settle(library, await examine(library, package, sandbox, answer=answer, settings=settings), by=by)
+
+
+async def settle(library: Library, seen: Admission, *, by: str = HUMAN, against: Iterable[str] = ()) -> Admission:
+    """Keep what `examine` has looked at, as what it found. `against`: more that speaks against it, a critic's word say."""
+    package = seen.package
+    reasons = (*seen.reasons, *against)
+    if by != HUMAN and not reasons and (old := await _deprecated(library, package)):
         reasons = (f"{old.identity} is the same tool, and deprecated: {old.reason}",)
     if reasons:
         return replace(seen, package=await _keep(library, package, seen, reasons, by), admitted=False, reasons=reasons)

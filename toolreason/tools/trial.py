@@ -118,11 +118,19 @@ async def install(session: Session, packages: Sequence[ToolPackage]) -> None:
         raise SandboxError(f"the tools could not be put into the session: {_why(result)}")
 
 
-def install_code(packages: Sequence[ToolPackage]) -> str:
-    """The cell that `install` runs, for those who run cells by a `SessionBook`, which replays them."""
+def install_code(packages: Sequence[ToolPackage], *, recorded: bool = False) -> str:
+    """The cell that `install` runs, for those who run cells by a `SessionBook`, which replays them. `recorded`: the toolbox notes
+    its calls, for `notes_code` to ask about.
+    """
     for package in packages:
         check_name(package.name)
-    return _cell("install", {"__init__": _source("toolbox.py")} | {package.name: package.code for package in packages})
+    files = {"__init__": _source("toolbox.py")} | {package.name: package.code for package in packages}
+    return _cell("install", files, recorded)
+
+
+def notes_code(seen: int) -> str:
+    """The cell whose value are the calls noted in this session but the first `seen`; `toolreason.tools.notes` reads it."""
+    return _cell("notes", seen)
 
 
 async def call(

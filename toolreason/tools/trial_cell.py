@@ -17,8 +17,11 @@ FOLDER = "toolbox"
 TESTS = "<cell tests>"
 
 
-def install(files: dict[str, str]) -> None:
-    """Write the modules of the toolbox, and forget what was imported of it. `files`: text by name."""
+def install(files: dict[str, str], recorded: bool = False) -> None:
+    """Write the modules of the toolbox, and forget what was imported of it. `files`: text by name. `recorded`: note the calls,
+    after those that were noted so far.
+    """
+    before = _noted()
     os.makedirs(FOLDER, exist_ok=True)
     for name, text in files.items():
         path = os.path.join(FOLDER, f"{name}.py")
@@ -27,6 +30,19 @@ def install(files: dict[str, str]) -> None:
     for name in [one for one in sys.modules if one == FOLDER or one.startswith(f"{FOLDER}.")]:
         del sys.modules[name]
     importlib.invalidate_caches()
+    if recorded:
+        toolbox: Any = importlib.import_module(FOLDER)
+        toolbox._record(before)
+
+
+def notes(seen: int) -> str:
+    """The calls that were noted, but the first `seen`, in JSON."""
+    return json.dumps(_noted()[seen:])
+
+
+def _noted() -> list[Any]:
+    toolbox: Any = sys.modules.get(FOLDER)
+    return list(getattr(toolbox, "_notes", None) or [])
 
 
 def test(source: str, function: str, tool: str, spoil: bool) -> str | None:

@@ -1,0 +1,66 @@
+"""UCT's online task loop (arXiv 2602.01983): the agent reasons, runs code with a library's tools, and asks for missing ones.
+
+1. A tool that the last cell found faulty is repaired first.
+2. The model thinks until it writes a cell, a build ticket (a block marked `tool`), or ends its turn.
+3. A cell is run; the library's tools can be imported in it.
+4. A ticket becomes a tool, or is refused; what came of it is inserted, and the task goes on either way.
+5. Again, until it answers or a limit strikes: turns, calls, tokens (those of the builder count).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from toolreason import formats
+from toolreason.policies.base import Finish
+from toolreason.strategies.base import Action, Build, View, at_least, limit
+from toolreason.strategies.interpreter import InterpreterSettings, go_on
+
+TICKET = "tool"
+FROZEN = "The library takes no new tools now. Write the code yourself."
+ENOUGH = "There have been enough tickets for this problem. Write the code yourself."
+EMPTY = "The ticket is empty: say in a sentence what the function takes and what it returns."
+
+
+@dataclass(frozen=True, slots=True)
+class UctSettings(InterpreterSettings):
+    """`library`: where the tools are kept, a SQLite file (made if absent) or a `postgresql://` address; empty: the default one.
+    `frozen`: it is used as it stands, nothing is built, repaired or counted in it: for a test split.
+
+    `offered`: the most tools that the prompt names. `max_tickets` a rollout may open, repairs included; each gets `attempts`, and
+    each call of the builder at most `build_tokens`. `critic`: whether one reads what passed the trial. `repair`: whether a tool
+    that fails in use is mended.
+    """
+
+    max_tokens: int = 4096
+    stateful: bool = True
+    max_calls: int = 12
+    library: str = ""
+    frozen: bool = False
+    offered: int = 5
+    max_tickets: int = 2
+    attempts: int = 3
+    build_tokens: int = 800
+    critic: bool = True
+    repair: bool = True
+
+    def __post_init__(self) -> None:
+        InterpreterSettings.__post_init__(self)
+        at_least(self, 0, "offered", "max_tickets")
+        at_least(self, 1, "attempts", "build_tokens")
+
+
+def decide(view: View, settings: UctSettings) -> Action:
+    if view.failing and settings.repair and not _closed(view, settings) and limit(view, settings) is None:  # 1
+        return Build("", repairs=view.failing[0])
+    need = formats.closing_block(view.tail, TICKET) if view.finish in (Finish.STOP, Finish.END) else None
+    if need is None or view.calls >= settings.max_calls:
+        return go_on(view, settings, formats.get("fenced"))  # 2, 3, 5
+    return Build(need.strip(), refused=_closed(view, settings) or ("" if need.strip() else EMPTY))  # 4
+
+
+def _closed(view: View, settings: UctSettings) -> str:
+    """Why no ticket may be opened, if none may."""
+    if settings.frozen:
+        return FROZEN
+    return ENOUGH if view.tickets >= settings.max_tickets or view.left(settings) <= 0 else ""
