@@ -18,7 +18,8 @@ from toolreason import runs
 from toolreason.cli import app
 from toolreason.compare import plan as plans
 from toolreason.compare import tables
-from toolreason.compare.conditions import NAMES, choose, parse, ready
+from toolreason.compare.conditions import NAMES, Condition, choose, parse, ready
+from toolreason.compare.matched import matched
 from toolreason.compare.plan import Plan
 from toolreason.compare.report import MCNEMAR, SIGN_FLIP, Report, against, at, curve, result
 from toolreason.compare.rounds import by_round
@@ -518,3 +519,27 @@ def test_ctrl_c_keeps_what_is_finished_and_it_can_be_reported(here: Path) -> Non
     assert f"{lines} finished rollouts are kept in out" in told
     shown = json.loads(compare("out", "--json").stdout)["conditions"]
     assert [(one["finished"], one["missing"]) for one in shown] == [(lines, count - lines), (0, count)]
+
+
+def retried(problem: str, sample: int, answer: str | None, spent: int) -> Row:
+    right = None if answer is None else answer == "right"
+    return Row(Key(problem, sample), StopReason.ANSWERED, right, spent, spent, 0, 0, 0, 1.0, answer=answer)
+
+
+def test_a_condition_that_retries_is_judged_at_the_tokens_of_the_other() -> None:
+    tries = [retried("a", 0, "wrong", 40), retried("a", 1, "right", 40), retried("a", 2, "right", 40), retried("a", 3, "wrong", 1)]
+    rows = {"uct": [retried("a", 0, "right", 120)], "retry": tries}
+    (one,) = matched(rows)
+    assert (one.name, one.other, one.rollouts, one.tokens, one.limit) == ("retry", "uct", 3, 120, 120)
+    assert one.rate.correct == 1  # of wrong, right, right; the fourth would not fit
+    (one,) = matched({**rows, "uct": [retried("a", 0, "right", 80)]})
+    assert (one.rollouts, one.rate.correct) == (2, 0)  # one each: the first counts
+    (one,) = matched({**rows, "uct": [retried("a", 0, "right", 3)]})
+    assert one.rollouts == 1  # one at least
+    assert matched({"a": tries, "b": tries}) == []
+
+
+def test_a_condition_may_have_more_rollouts_than_the_others() -> None:
+    assert parse("retry=artist,samples=4,format=fenced") == Condition("retry", "artist", {"format": "fenced"}, 4)
+    with pytest.raises(SettingsError, match="samples=no"):
+        parse("retry=artist,samples=no")

@@ -100,6 +100,7 @@ def compare(
             conditions=names,
             baseline=BASELINE if BASELINE in names else names[0],
             domains=domains(asked),
+            own_samples={one.name: one.samples for one in chosen if one.samples},
             command=_typed(context),
             version=toolreason.__version__,
         )

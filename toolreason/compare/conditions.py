@@ -18,11 +18,14 @@ _COMMA = re.compile(r",(?=\s*[A-Za-z_]\w*=)")  # a comma inside a value is none
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """`name` is also the name of its run's directory. `settings` are texts, as `--set` takes them."""
+    """`name` is also the name of its run's directory. `settings` are texts, as `--set` takes them. `samples`: rollouts a problem of
+    this condition, where they are not as many as of the others.
+    """
 
     name: str
     strategy: str
     settings: dict[str, str] = field(default_factory=dict, hash=False)
+    samples: int | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -49,16 +52,21 @@ class Ready:
     name: str
     strategy: str
     settings: Settings
+    samples: int | None = None
 
 
 def parse(text: str) -> Condition:
-    """`NAME=STRATEGY[,KEY=VALUE...]`. Raises SettingsError."""
+    """`NAME=STRATEGY[,KEY=VALUE...]`; the key `samples` is the condition's own. Raises SettingsError."""
     name, equals, rest = text.partition("=")
     strategy, *pairs = _COMMA.split(rest)
     if not equals or not strategy.strip():
         raise SettingsError(f"{text!r} is no NAME=STRATEGY[,KEY=VALUE...], such as late=hint_infer,hint=end")
     split = (pair.partition("=") for pair in pairs)
-    return Condition(name.strip(), strategy.strip(), {key.strip(): value for key, _, value in split})
+    settings = {key.strip(): value for key, _, value in split}
+    samples = settings.pop("samples", None)
+    if samples is not None and not (samples.strip().isdecimal() and int(samples)):
+        raise SettingsError(f"samples={samples} of the condition {name.strip()!r} is no number of rollouts: 1 or more")
+    return Condition(name.strip(), strategy.strip(), settings, int(samples) if samples else None)
 
 
 def choose(names: str, own: Iterable[str] = ()) -> list[Condition]:
@@ -88,7 +96,7 @@ def ready(conditions: Sequence[Condition], *, budget: int, hint: str = "start", 
     done = []
     for condition in conditions:
         try:
-            done.append(Ready(condition.name, condition.strategy, _settings(condition, budget, hint, rounds)))
+            done.append(Ready(condition.name, condition.strategy, _settings(condition, budget, hint, rounds), condition.samples))
         except SettingsError as error:
             raise SettingsError(f"condition {condition.name!r}: {error}") from error
     if rounds > 1 and not any(scales(one.settings) for one in done):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from toolreason import charts, runs, scaling
+from toolreason.compare.matched import matched
 from toolreason.compare.plan import Plan
 from toolreason.compare.report import Report, Result, against, result
 from toolreason.compare.rounds import RoundResult, by_round
@@ -30,11 +31,12 @@ def report(path: Path, plan: Plan, choose: Choose = scaling.choose) -> Report:
     for name in plan.conditions:
         run = _run(path / name, plan)
         allowed = 1 if run is None else int(run.settings.get("rounds", 1))
-        rows[name] = [] if run is None else _rows(path / name, plan, choose if allowed > 1 else None)
-        results.append(result(name, "" if run is None else run.strategy, {} if run is None else run.settings, rows[name], plan))
+        rows[name] = [] if run is None else _rows(path / name, plan, choose if allowed > 1 else None, plan.samples_of(name))
+        strategy, settings = ("", {}) if run is None else (run.strategy, run.settings)
+        results.append(result(name, strategy, settings, rows[name], plan))
         if allowed > 1:
             rounds += by_round(name, rows[name], allowed)
-    return Report(plan, results, against(rows, plan.baseline, seed=plan.sampling.seed), rounds)
+    return Report(plan, results, against(rows, plan.baseline, seed=plan.sampling.seed), rounds, matched(rows))
 
 
 def _run(path: Path, plan: Plan) -> Manifest | None:
@@ -53,9 +55,9 @@ def _run(path: Path, plan: Plan) -> Manifest | None:
     return run
 
 
-def _rows(path: Path, plan: Plan, choose: Choose | None) -> list[Row]:
+def _rows(path: Path, plan: Plan, choose: Choose | None, samples: int) -> list[Row]:
     def wanted(key: Key) -> bool:
-        return key.problem_id in plan.domains and key.sample < plan.samples
+        return key.problem_id in plan.domains and key.sample < samples
 
     return list(read(path, wanted=wanted, choose=choose))
 

@@ -26,7 +26,10 @@ _NUMBER = re.compile(r"[-_.:/# ]*\d+$")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`domains`: the group of each problem that is asked, in their order. `conditions`: names, in the order of the tables."""
+    """`domains`: the group of each problem that is asked, in their order. `conditions`: names, in the order of the tables.
+
+    `own_samples`: of the conditions that have another number of rollouts a problem than `samples`.
+    """
 
     problems: str
     problems_hash: str
@@ -42,11 +45,16 @@ class Plan:
     version: str = ""
     started: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     format: int = FORMAT
+    own_samples: dict[str, int] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         coerce_tuples(self, "conditions")
         if self.baseline not in self.conditions:
             raise SettingsError(f"the baseline {self.baseline!r} is none of the conditions {', '.join(self.conditions)}")
+
+    def samples_of(self, condition: str) -> int:
+        """How many rollouts a problem this condition has."""
+        return self.own_samples.get(condition, self.samples)
 
     def differences(self, other: Plan) -> list[str]:
         """What makes `other` another comparison, one line each."""
@@ -84,7 +92,8 @@ def settle(path: Path, wanted: Plan, baseline: str | None = None) -> Plan:
     names = (*wanted.conditions, *kept)
     usual = before.baseline if begun and before.baseline in names else wanted.baseline
     started = before.started if begun else wanted.started
-    return replace(wanted, conditions=names, baseline=baseline or usual, started=started)
+    own = {name: count for name, count in before.own_samples.items() if name in kept} | wanted.own_samples
+    return replace(wanted, conditions=names, baseline=baseline or usual, started=started, own_samples=own)
 
 
 def write(path: Path, plan: Plan) -> None:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
+from toolreason.compare.matched import Matched
 from toolreason.compare.plan import Plan
 from toolreason.compare.rounds import RoundResult
 from toolreason.compare.rows import Row
@@ -78,6 +79,7 @@ class Report:
     conditions: list[Result]
     against: list[Against]
     rounds: list[RoundResult]
+    matched: list[Matched] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data. The plan's table of domains is in plan.json and not repeated."""
@@ -104,7 +106,7 @@ def result(name: str, strategy: str, settings: Mapping[str, Any], rows: Sequence
         finished=len(finished),
         unscored=len(finished) - overall.scored,
         aborted=len(rows) - len(finished),
-        missing=len(plan.domains) * plan.samples - len(rows),
+        missing=len(plan.domains) * plan.samples_of(name) - len(rows),
         tokens={part: _mean(getattr(row, part) for row in finished) for part in ("model", "hint", "tool", "taken_back", "spent")},
         calls=_mean(row.calls for row in finished),
         with_call=_mean(row.calls > 0 for row in finished),

@@ -39,6 +39,7 @@ class Row:
     calls: int
     seconds: float
     rounds: tuple[Round, ...] = ()
+    answer: str | None = None
 
     @property
     def aborted(self) -> bool:
@@ -63,6 +64,7 @@ def row(trajectory: Trajectory, choose: Choose | None = None) -> Row:
         len(trajectory.cells),
         trajectory.timings.get("total", 0.0),
         rounds(trajectory, choose) if choose is not None and not aborted else (),
+        trajectory.verdict.answer if trajectory.verdict else None,
     )
 
 

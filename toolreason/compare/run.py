@@ -50,7 +50,7 @@ def manifest(plan: Plan, condition: Ready) -> Manifest:
         plan.sampling,
         plan.problems,
         plan.problems_hash,
-        plan.samples,
+        plan.samples_of(condition.name),
         plan.version,
     )
 
@@ -68,7 +68,7 @@ async def run(
     concurrency: int = 8,
     on_progress: Progress = lambda name, before, tally: None,
 ) -> None:
-    """Roll `problems` out under each condition: the same seeds, `plan.samples` each.
+    """Roll `problems` out under each condition: the same seeds, `plan.samples` each, or the condition's own number.
 
     Cancelling keeps what is finished; a second call over the same directory goes on. Raises CapabilityError before anything is
     sampled where a condition writes hints and the policy takes none; else what `collect` raises.
@@ -93,7 +93,7 @@ async def run(
             sampling=plan.sampling,
             settings=condition.settings,
             workshops=workshops,
-            samples=plan.samples,
+            samples=plan.samples_of(condition.name),
             concurrency=concurrency,
             on_progress=progress,
         )

@@ -26,7 +26,7 @@ class Grid:
 
 def grids(report: Report) -> list[Grid]:
     """The tables of a report; those with nothing to say are left out."""
-    made = [_conditions(report), _against(report), _within(report), _domains(report), _rounds(report)]
+    made = [_conditions(report), _against(report), _within(report), _domains(report), _rounds(report), _matched(report)]
     return [grid for grid in made if grid.rows]
 
 
@@ -107,6 +107,15 @@ def _rounds(report: Report) -> Grid:
         for one in report.rounds
     )
     return Grid("Round by round", columns, rows)
+
+
+def _matched(report: Report) -> Grid:
+    columns = ("condition", "at the tokens of", "right by majority (95 %)", "rollouts", "tokens", "the other's tokens")
+    rows = tuple(
+        (one.name, one.other, rate_text(one.rate), f"{one.rollouts:.2f}", f"{one.tokens:.0f}", f"{one.limit:.0f}")
+        for one in report.matched
+    )
+    return Grid("Majority of as many rollouts as fit in the tokens that another condition spent on a problem", columns, rows)
 
 
 def notes(report: Report) -> list[str]:
