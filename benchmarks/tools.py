@@ -1,14 +1,17 @@
 """How fast is a library of 10,000 tools, and what does it take?
 
-    python benchmarks/tools.py [--quick] [--json] [--postgres ADDRESS]
+    python benchmarks/tools.py [--quick] [--json] [--postgres ADDRESS] [--sandbox NAME]
 
 All in one run, on one machine: retrieval by BM25 in a SQLite file, beside two peers that answer the same queries, in turns with it:
 the search of LangGraph's own store (an equality filter on the category, which is all it offers without vectors), and a scan that
 reads every tool from the store and counts common words. Then admission (version and event, one at a time and many together),
-recording a use, opening with the first search, seeing what another process has written, the scan that a consolidation starts with,
-and memory. Tools are made from lists of words, with seeds. `hit_share` is how often a query that was made from a tool's description
-finds that tool among the first five. `--postgres` measures the same in a database there (it is left with a library `bench-...`).
-`--json` prints one JSON object as its last line.
+recording a use, opening with the first search, seeing what another process has written, and memory. In that library, too: the
+whole way in (`admit`: gate, trial in the sandbox, library), and a consolidation, in a process of its own, that compares all tools
+and plans (`consolidation_s`, `consolidation_mb`). What a consolidation runs in the sandbox is timed for some, and grows with their
+number: a tool's tests run again with coverage (`rerun`), a merge of two copies tried (`merge`). Tools are made from lists of words,
+with seeds. `hit_share` is how often a query that was made from a tool's description finds that tool among the first five.
+`--postgres` measures the same in a database there (it is left with a library `bench-...`). `--json` prints one JSON object as its
+last line.
 """
 
 from __future__ import annotations
@@ -36,6 +39,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from toolreason.execution import open_sandbox
+from toolreason.tools import gate, health, merging, signature
+from toolreason.tools.admission import admit
 from toolreason.tools.library import Library, open_library
 from toolreason.tools.package import Status, ToolPackage, Use
 from toolreason.tools.retrieval import words
@@ -64,9 +70,10 @@ class Plan:
     peer_queries: int = 20
     admissions: int = 200
     uses: int = 200
+    trials: int = 30
 
 
-QUICK = Plan(sizes=(10_000,), queries=120, peer_queries=6, admissions=40, uses=40)
+QUICK = Plan(sizes=(10_000,), queries=120, peer_queries=6, admissions=40, uses=40, trials=4)
 
 
 @dataclass
@@ -195,17 +202,76 @@ async def changes(plan: Plan, report: Report, library: Library, spec: str, name:
             await timed(report, f"{prefix}record_use", lambda use=use: library.record(use))
 
 
-async def consolidation_scan(report: Report, library: Library, prefix: str) -> None:
-    """What a consolidation reads first: all heads, their usage, and exact duplicates by hash."""
+def small_tool(number: int, twin: str = "") -> ToolPackage:
+    """A tool that passes the gate and its trial; its `twin` is the same under another name."""
+    name = f"weigh_{SYLLABLES[number % len(SYLLABLES)]}_{number}{twin}"
+    code = f'''def {name}(values: list[int], weight: int = {number + 2}) -> int:
+    """The weighted sum of the values, number {number}."""
+    total = 0
+    for place, value in enumerate(values):
+        total += value * weight + place * {number}
+    return total
+'''
+    tests = f"from toolbox import {name}\n\n\ndef test_one():\n    assert {name}([1], weight=3) == 3\n\n\n"
+    tests += f"def test_two():\n    assert {name}([1, 2], 4) == {12 + number}\n"
+    return signature.package(code, tests, category="algebra")
 
-    async def read() -> int:
-        heads, usages = await library.list(), await library.usages()
-        return len(heads) - len({package.hash for package in heads}) + len(usages)
 
-    await timed(report, f"{prefix}consolidation_scan", read)
+async def in_the_sandbox(plan: Plan, report: Report, library: Library, sandbox: Any) -> None:
+    """What of admission and consolidation runs tools: one at a time."""
+    for number in range(plan.trials):
+        package = small_tool(number)
+        report.times.setdefault("gate", []).append(seconds(lambda package=package: gate.check(package)))
+        admission = await timed(report, "admit", lambda package=package: admit(library, package, sandbox))
+        assert admission.admitted, admission.reasons
+        twin = (await admit(library, small_tool(number, "_too"), sandbox)).package
+        seen = await timed(report, "rerun", lambda package=twin: health.run(library, package, sandbox))
+        assert seen.ok, seen.reason
+        maker = merging.Maker(library, sandbox)
+        pair = [admission.package, twin]
+        made = await timed(report, "merge", lambda pair=pair, maker=maker: merging.merge(pair, maker))
+        assert made.package is not None, made.reasons
 
 
-async def measure(plan: Plan, report: Report, spec: str, prefix: str, tick: Callable[[], None]) -> None:
+def seconds(call: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
+
+
+CONSOLIDATE = """
+import asyncio, json, resource, sys, time
+from toolreason.execution import ScriptedSandbox
+from toolreason.graphs.consolidate import ConsolidateContext, build
+from toolreason.tools.consolidation import ConsolidationSettings
+from toolreason.tools.library import open_library
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+async def main():
+    async with open_library(sys.argv[1], name=sys.argv[2]) as library:
+        await library.search("count the primes")
+        before, began, used = peak(), time.perf_counter(), time.process_time()
+        context = ConsolidateContext(library, ScriptedSandbox(), settings=ConsolidationSettings(tests=False, merge=False))
+        plan = (await build().compile().ainvoke({}, context=context))["plan"]
+        print(json.dumps([time.perf_counter() - began, time.process_time() - used, peak() - before, plan.before.redundancy]))
+asyncio.run(main())
+"""
+
+
+async def consolidated_elsewhere(report: Report, spec: str, name: str) -> None:
+    """All tools compared and a plan made, in a process of its own; nothing runs in a sandbox."""
+    command = [sys.executable, "-c", CONSOLIDATE, spec, name]
+    done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, check=True, timeout=900)
+    wall, cpu, mb, redundancy = json.loads(done.stdout)
+    report.found |= {
+        "consolidation_s": round(wall, 2),
+        "consolidation_cpu_s": round(cpu, 2),
+        "consolidation_mb": round(mb, 1),
+        "redundancy": round(redundancy, 4),
+    }
+
+
+async def measure(plan: Plan, report: Report, spec: str, prefix: str, tick: Callable[[], None], sandbox: Any) -> None:
     done, name = 0, f"bench-{uuid.uuid4().hex[:8]}"
     async with open_library(spec, name=name) as library:
         for size in plan.sizes:
@@ -220,7 +286,12 @@ async def measure(plan: Plan, report: Report, spec: str, prefix: str, tick: Call
             tick()
         await changes(plan, report, library, spec, name, prefix)
         tick()
-        await consolidation_scan(report, library, prefix)
+        if not prefix:
+            await in_the_sandbox(plan, report, library, sandbox)
+            tick()
+    if not prefix:
+        await consolidated_elsewhere(report, spec, name)
+        tick()
     opening, first, mb = await opened_elsewhere(spec, name)
     report.found |= {
         f"{prefix}open_s": round(opening, 3),
@@ -254,20 +325,22 @@ def machine() -> dict[str, Any]:
     }
 
 
-async def run(plan: Plan, postgres: str | None, console: Console) -> Report:
-    report = Report(found={"machine": machine(), "tools": plan.tools})
+async def run(plan: Plan, postgres: str | None, console: Console, sandbox: str = "local") -> Report:
+    report = Report(found={"machine": machine(), "tools": plan.tools, "sandbox": sandbox})
     with tempfile.TemporaryDirectory() as folder, Progress(console=console, transient=True) as progress:
-        task = progress.add_task("measuring", total=(len(plan.sizes) + 2) * (2 if postgres else 1))
+        task = progress.add_task("measuring", total=(len(plan.sizes) + 2) * (2 if postgres else 1) + 2)
         tick = lambda: progress.advance(task)  # noqa: E731
         file = Path(folder) / "tools.sqlite"
-        await measure(plan, report, str(file), "", tick)
+        async with open_sandbox("docker", density="shared") if sandbox == "shared" else open_sandbox(sandbox) as box:
+            await measure(plan, report, str(file), "", tick, box)
         report.found["file_mb"] = round(file.stat().st_size / 1e6, 1)
         if postgres:
-            await measure(plan, report, postgres, "postgres_", tick)
+            await measure(plan, report, postgres, "postgres_", tick, None)
     report.found["peak_rss_mb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
     report.found["retrieval_ms_p50_10k"] = report.p50(f"retrieval_{plan.tools}")
     report.found["retrieval_ms_p99_10k"] = report.p99(f"retrieval_{plan.tools}")
     report.found["admission_ms_p50"] = report.p50("admission")
+    report.found |= {f"{name}_ms_p50": report.p50(name) for name in ("gate", "admit", "rerun", "merge")}
     report.found["speedup_over_store_filter"] = round(
         report.p50(f"store_filter_{plan.tools}") / report.p50(f"retrieval_{plan.tools}"), 2
     )
@@ -290,9 +363,12 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="within a minute: fewer repeats, 10,000 tools only")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("--postgres", metavar="ADDRESS", help="postgresql://... of a database to measure too")
+    parser.add_argument(
+        "--sandbox", default="local", choices=["local", "docker", "shared"], help="where tools run (default: local)"
+    )
     options = parser.parse_args()
     console = Console(stderr=options.json)
-    summary = asyncio.run(run(QUICK if options.quick else Plan(), options.postgres, console)).summary()
+    summary = asyncio.run(run(QUICK if options.quick else Plan(), options.postgres, console, options.sandbox)).summary()
     show(summary, console)
     if options.json:
         print(json.dumps(summary))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import types
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +32,7 @@ from toolreason.tools.library import Library, open_library
 from toolreason.tools.package import Status, Ticket, ToolPackage, Use
 from toolreason.tools.plan import Action, Plan
 
+PAGE = Path(__file__).parent.parent.parent / "docs" / "consolidate.md"
 QUIET = ConsolidationSettings(classify=False)
 
 
@@ -324,3 +327,19 @@ def test_tests_that_are_the_same_are_kept_once() -> None:
 def test_settings_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(SettingsError):
         ConsolidationSettings(**wrong)
+
+
+async def test_the_python_of_the_page_consolidates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], sandbox: Sandbox
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with open_library("tools.sqlite") as library:
+        await fill(library, sandbox, kin.factorial(), kin.copy())
+    (block,) = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    names["open_sandbox"] = lambda _: open_sandbox("local")
+    await names["consolidate"]()
+    assert "'admitted': 2" in capsys.readouterr().out
+    async with open_library("tools.sqlite") as library:
+        assert await statuses(library) == {"factorial": "2 admitted", "product_up_to": "1 deprecated"}

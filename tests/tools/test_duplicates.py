@@ -114,9 +114,7 @@ def test_exact_groups_keep_the_order_given() -> None:
 
 
 def near(packages: list[ToolPackage], **least: float) -> similar.Pairs:
-    return similar.near_pairs(
-        packages, {one.name: normal_form(one) for one in packages}, **({"code": 0.7, "described": 0.6} | least)
-    )
+    return similar.near_pairs(packages, similar.scan(packages), **({"code": 0.7, "described": 0.6} | least))
 
 
 def test_alike_in_code_whatever_is_said_of_it() -> None:
@@ -138,25 +136,27 @@ def test_alike_in_words_only_where_called_alike() -> None:
 def test_minhash_finds_what_comparing_all_finds() -> None:
     """Of random sets whose likeness is spread over the threshold, 97 % of the pairs and nothing else."""
     draw = random.Random(3)
-    sets: dict[str, frozenset[object]] = {}
+    vocabulary = similar.Vocabulary()
+    sets: dict[str, frozenset[int]] = {}
     for family in range(60):
         base = draw.sample(range(10_000), 40)
         for member in range(5):
             changed = draw.sample(range(10_000), draw.randrange(12))
-            sets[f"t{family}_{member}"] = frozenset([*base[len(changed) :], *changed])
+            sets[f"t{family}_{member}"] = vocabulary.numbers([*base[len(changed) :], *changed])
     names = sorted(sets)
     for least in (0.6, 0.7):
         every = {(a, b) for a in names for b in names if a < b and similar.jaccard(sets[a], sets[b]) >= least}
-        found = similar.pairs(sets, least).keys()
+        found = similar.pairs(sets, vocabulary, least).keys()
         assert len(every) > 200
         assert found <= every
         assert len(found) > 0.97 * len(every)
 
 
 def test_a_crowd_of_equals_is_one_group_and_costs_no_square() -> None:
-    sets = {f"t{number:05}": frozenset("abc") for number in range(4_000)}
+    vocabulary = similar.Vocabulary()
+    sets = {f"t{number:05}": vocabulary.numbers("abc") for number in range(4_000)}
     began = time.process_time()
-    found = similar.pairs(sets, 0.7)
+    found = similar.pairs(sets, vocabulary, 0.7)
     assert time.process_time() - began < 20
     assert len(found) < 4_000 * 25
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from toolreason.commands import common, tools_change, tools_common, tools_files
+from toolreason.commands import common, tools_change, tools_common, tools_consolidate, tools_files
 from toolreason.commands.tools_common import DEFAULT, LibraryOption, Name
 
 if TYPE_CHECKING:
@@ -134,6 +134,7 @@ def history(name: Name, library: LibraryOption = DEFAULT, json_: common.JsonOpti
 
 
 tools_change.register(app)
+tools_consolidate.register(app)
 tools_files.register(app)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from toolreason.errors import SettingsError
 from toolreason.tools import similar
 from toolreason.tools.classify import UNSORTED, Classifier
-from toolreason.tools.duplicates import exact_groups, normal_form
+from toolreason.tools.duplicates import exact_groups
 from toolreason.tools.health import Runs
 from toolreason.tools.merging import Merge
 from toolreason.tools.package import Status, ToolPackage
@@ -74,11 +74,11 @@ async def alike(
     """The groups of exact duplicates, and those of all that are alike, exact ones among them; names, best first. The scan runs in a
     thread: 10,000 tools take seconds.
     """
-    forms = await asyncio.to_thread(lambda: {one.name: normal_form(one) for one in offered})
-    exact = [sorted(group, key=better) for group in exact_groups(forms)]  # type: ignore[arg-type]
+    scan = await asyncio.to_thread(similar.scan, offered)
+    exact = [sorted(group, key=better) for group in exact_groups(scan.same)]  # type: ignore[arg-type]
     twins = {name for group in exact for name in group[1:]}
     single = [one for one in offered if one.name not in twins]
-    pairs = await asyncio.to_thread(similar.near_pairs, single, forms, code=settings.code, described=settings.described)
+    pairs = await asyncio.to_thread(similar.near_pairs, single, scan, code=settings.code, described=settings.described)
     near = set(pairs) | (await _near_in_meaning(library, single) if settings.meaning else set())
     near |= {(group[0], name) for group in exact for name in group[1:]}
     return exact, similar.stars([one.name for one in offered], near, better)

@@ -25,7 +25,8 @@ def normal_form(package: ToolPackage) -> str:
 
 
 def exact_groups(forms: dict[str, str]) -> list[list[str]]:
-    """The names of tools with the same form, in the order given; groups of two or more. `forms`: `normal_form` by name."""
+    """The names of tools with the same form, in the order given; groups of two or more. `forms`: by name, anything that
+    is equal where the code is the same."""
     groups: dict[str, list[str]] = {}
     for name, form in forms.items():
         groups.setdefault(form, []).append(name)

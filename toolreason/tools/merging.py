@@ -185,7 +185,7 @@ def users_of(heads: Sequence[ToolPackage]) -> dict[str, list[ToolPackage]]:
     """The tools on offer by the names of those that they import."""
     found: dict[str, list[ToolPackage]] = {}
     for head in heads:
-        if head.status is Status.ADMITTED:
+        if head.status is Status.ADMITTED and signature.TOOLBOX in head.code:
             for name in signature.other_tools(signature.parse(head.code), head.name):
                 found.setdefault(name, []).append(head)
     return found

@@ -7,11 +7,13 @@ et al., Mining of Massive Datasets, chapter 3): 10,000 tools take seconds, and p
 from __future__ import annotations
 
 import re
-import struct
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
+from toolreason.tools.duplicates import normal_form
 from toolreason.tools.package import ToolPackage
 from toolreason.tools.retrieval import words
 
@@ -22,73 +24,92 @@ CROWD = 20  # in a band that many tools share each is compared with so many othe
 
 _TOKEN = re.compile(r"\w+|'(?:[^'\\]|\\.)*'|[@$]\d+")
 _SILENT = frozenset(("Load", "Store"))
-_HASHES = struct.Struct("<32H")
 
 Pairs = dict[tuple[str, str], float]
 
 
-def code_features(form: str) -> frozenset[Hashable]:
+class Vocabulary:
+    """Features as numbers, each with its hashes: sets of numbers are small, and quick to compare."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[Hashable, int] = {}
+        self._hashes: list[array[int]] = []
+
+    def numbers(self, features: Iterable[Hashable]) -> frozenset[int]:
+        found = set()
+        for feature in features:
+            if (number := self._numbers.get(feature)) is None:
+                number = self._numbers[feature] = len(self._hashes)
+                text = repr(feature).encode("utf-8", "backslashreplace")
+                self._hashes.append(array("H", blake2b(text).digest() + blake2b(text, person=b"second").digest()))
+            found.add(number)
+        return frozenset(found)
+
+    def signature(self, numbers: frozenset[int]) -> tuple[int, ...]:
+        """MinHash: the least of each of the `HASHES` hashes over a set that is not empty."""
+        return tuple(map(min, zip(*map(self._hashes.__getitem__, numbers), strict=True)))
+
+
+def code_features(form: str) -> Iterator[Hashable]:
     """Runs of tokens of a tool's normal form."""
     tokens = [token for token in _TOKEN.findall(form) if token not in _SILENT]
-    return frozenset(zip(*(tokens[start:] for start in range(min(SHINGLE, len(tokens)))), strict=False))
+    return zip(*(tokens[start:] for start in range(min(SHINGLE, len(tokens)))), strict=False)
 
 
-def word_features(package: ToolPackage) -> frozenset[Hashable]:
-    return frozenset(words(f"{package.name} {package.description}"))
+def word_features(package: ToolPackage) -> list[str]:
+    return words(f"{package.name} {package.description}")
 
 
-def jaccard(one: frozenset[Hashable], other: frozenset[Hashable]) -> float:
+def jaccard(one: frozenset[int], other: frozenset[int]) -> float:
     shared = len(one & other)
     return shared / (len(one) + len(other) - shared) if shared else 0.0
 
 
-def pairs(sets: Mapping[str, frozenset[Hashable]], least: float) -> Pairs:
+def pairs(sets: Mapping[str, frozenset[int]], vocabulary: Vocabulary, least: float) -> Pairs:
     """The pairs of names, each in order, whose index is `least` or more, with it. Empty sets are like nothing."""
     found: Pairs = {}
-    seen: set[tuple[str, str]] = set()
-    for band in _bands(sets, 4 if least >= LONG else 3).values():
-        for place, name in enumerate(band):
-            for other in band[max(0, place - CROWD) : place]:
-                pair = (other, name)  # in order: bands are filled by name
-                if pair in seen:
-                    continue
-                seen.add(pair)
-                if (index := jaccard(sets[name], sets[other])) >= least:
-                    found[pair] = index
+    rows = 4 if least >= LONG else 3
+    bands: dict[int, list[str]] = {}
+    for name in sorted(sets):
+        if not sets[name]:
+            continue
+        signature = vocabulary.signature(sets[name])
+        others: set[str] = set()
+        for start in range(0, HASHES - rows + 1, rows):
+            band = bands.setdefault(hash((start, signature[start : start + rows])), [])
+            others.update(band[-CROWD:])
+            band.append(name)
+        for other in others:
+            if (index := jaccard(sets[other], sets[name])) >= least:
+                found[other, name] = index
     return found
 
 
-def _bands(sets: Mapping[str, frozenset[Hashable]], rows: int) -> dict[Any, list[str]]:
-    """Names, sorted, by band of so many hashes of their MinHash signature."""
-    hashes: dict[Hashable, tuple[int, ...]] = {}
-    bands: dict[Any, list[str]] = {}
-    for name in sorted(sets):
-        hashed = []
-        for feature in sets[name]:
-            if (row := hashes.get(feature)) is None:
-                row = hashes[feature] = _hash(feature)
-            hashed.append(row)
-        if not hashed:
-            continue
-        signature = tuple(map(min, zip(*hashed, strict=True)))
-        for start in range(0, HASHES - rows + 1, rows):
-            bands.setdefault((start, signature[start : start + rows]), []).append(name)
-    return bands
+@dataclass(frozen=True)
+class Scan:
+    """Tools as they are compared: `same` is a digest of the normal form, `code` and `said` sets of features by name."""
+
+    same: dict[str, str]
+    code: dict[str, frozenset[int]]
+    said: dict[str, frozenset[int]]
+    vocabulary: Vocabulary
 
 
-def _hash(feature: Hashable) -> tuple[int, ...]:
-    """64 hashes of 16 bits."""
-    text = repr(feature).encode("utf-8", "backslashreplace")
-    return _HASHES.unpack(blake2b(text).digest()) + _HASHES.unpack(blake2b(text, person=b"second").digest())
+def scan(packages: Iterable[ToolPackage]) -> Scan:
+    made = Scan({}, {}, {}, Vocabulary())
+    for one in packages:
+        form = normal_form(one)
+        made.same[one.name] = blake2b(form.encode("utf-8", "backslashreplace"), digest_size=16).hexdigest()
+        made.code[one.name] = made.vocabulary.numbers(code_features(form))
+        made.said[one.name] = made.vocabulary.numbers(word_features(one))
+    return made
 
 
-def near_pairs(packages: Sequence[ToolPackage], forms: Mapping[str, str], *, code: float, described: float) -> Pairs:
-    """Pairs alike in code (`code` or more), or in words (`described` or more) and in what they have to be given. `forms`: the
-    normal form by name.
-    """
-    found = pairs({one.name: code_features(forms[one.name]) for one in packages}, code)
+def near_pairs(packages: Sequence[ToolPackage], scan: Scan, *, code: float, described: float) -> Pairs:
+    """Pairs of the packages alike in code (`code` or more), or in words (`described` or more) and in what they have to be given."""
     by_name = {one.name: one for one in packages}
-    for pair, index in pairs({one.name: word_features(one) for one in packages}, described).items():
+    found = pairs({name: scan.code[name] for name in by_name}, scan.vocabulary, code)
+    for pair, index in pairs({name: scan.said[name] for name in by_name}, scan.vocabulary, described).items():
         if called_alike(by_name[pair[0]], by_name[pair[1]]):
             found[pair] = max(index, found.get(pair, 0.0))
     return found
