@@ -7,6 +7,7 @@ import re
 import sys
 import types
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,7 +24,7 @@ from toolreason.execution import Limits, ScriptedSandbox, open_sandbox
 from toolreason.execution.base import Sandbox
 from toolreason.graphs.consolidate import ConsolidateContext, build
 from toolreason.policies.scripted import ScriptedPolicy
-from toolreason.tools import consolidation, signature, unions
+from toolreason.tools import applying, consolidation, signature, unions
 from toolreason.tools.admission import admit, dependencies, examine
 from toolreason.tools.classify import Classifier
 from toolreason.tools.consolidation import ConsolidationSettings
@@ -42,9 +43,9 @@ async def library() -> AsyncIterator[Library]:
         yield opened
 
 
-@pytest.fixture
-async def sandbox() -> AsyncIterator[Sandbox]:
-    async with open_sandbox("local", Limits(cell_timeout_s=5)) as opened:
+@pytest.fixture(params=[pytest.param("shared", marks=pytest.mark.docker)])
+async def sandbox(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
+    async with open_sandbox("docker", Limits(cell_timeout_s=5), density=request.param, pool=1) as opened:
         yield opened
 
 
@@ -199,6 +200,32 @@ async def test_a_sandbox_that_fails_deprecates_nothing(library: Library, sandbox
     assert await statuses(library) == {"factorial": "1 admitted"}
 
 
+async def test_tools_that_cannot_be_read_any_more_stop_nothing(library: Library, sandbox: Sandbox) -> None:
+    """As an older gate may have let them in: no Python, tests that are none, an import of a tool that there is not."""
+    await fill(library, sandbox, kin.factorial(), kin.copy())
+    await library.add(replace(samples.square(), code="from toolbox import (", status=Status.ADMITTED))
+    await library.add(replace(kin.scale(), tests="def (", status=Status.ADMITTED))
+    await library.add(replace(kin.shift(), code="from toolbox import nothing\n" + kin.SHIFT, status=Status.ADMITTED))
+    plan = await plan_of(library, sandbox)
+    assert [step.tool for step in plan.steps] == ["factorial", "product_up_to", "scale", "scale_shift", "square"]
+    unseen = await plan_of(library, sandbox, replace(QUIET, tests=False))
+    assert [step.tool for step in unseen.steps] == ["factorial", "product_up_to"]
+    assert ("scale", "scale_shift") in [one.tools for one in unseen.left]
+
+
+async def test_a_plan_that_was_tampered_with_is_refused(library: Library, sandbox: Sandbox) -> None:
+    await fill(library, sandbox, kin.factorial(), kin.copy(), kin.strict())
+    plan = await plan_of(library, sandbox)
+    await applying.check_packages(library, plan, sandbox)
+    merge, gone = plan.steps
+    more = replace(merge, members=(*merge.members, "factorial_strict@1"))
+    with pytest.raises(InputError, match="does not pass the tests of factorial_strict@1: test_zero_is_refused"):
+        await applying.check_packages(library, replace(plan, steps=(more, gone)), sandbox)
+    other = replace(gone, tool="factorial_strict")
+    with pytest.raises(InputError, match="says that factorial stands for factorial_strict, and does not make it so"):
+        await applying.check_packages(library, replace(plan, steps=(merge, other)), sandbox)
+
+
 async def test_without_tests_nothing_is_known_to_fail(library: Library, sandbox: Sandbox) -> None:
     await library.add(replace(samples.square(), code=samples.SQUARE.replace("n * n", "n"), status=Status.ADMITTED))
     plan = await plan_of(library, sandbox, replace(QUIET, tests=False))
@@ -338,7 +365,7 @@ async def test_the_python_of_the_page_consolidates(
     (block,) = re.findall(r"^```python\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     names: dict[str, Any] = {}
     exec(block, names)
-    names["open_sandbox"] = lambda _: open_sandbox("local")
+    names["open_sandbox"] = lambda _: nullcontext(sandbox)
     await names["consolidate"]()
     assert "'admitted': 2" in capsys.readouterr().out
     async with open_library("tools.sqlite") as library:

@@ -11,20 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from toolreason.commands import common, tools_common
+from toolreason.commands import common, tools_common, tools_plan
 from toolreason.commands.tools_common import DEFAULT, LibraryOption, SandboxOption
 from toolreason.errors import InputError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from toolreason.execution import Sandbox
     from toolreason.tools.consolidation import ConsolidationSettings
-    from toolreason.tools.health import Health
     from toolreason.tools.library import Library
     from toolreason.tools.plan import Plan
 
-STYLES = {"merge": "cyan", "classify": "blue", "deprecate": "yellow"}
 OFTEN_S = 0.5  # between two writings of the plan while it is applied, or longer where writing takes long
 
 PolicyOption = Annotated[
@@ -96,7 +92,7 @@ def consolidate(
     if plan is not None:
         _write(plan, made)
     if not json_:
-        _show(made)
+        tools_plan.show(made)
     if dry_run or not made.steps:
         if json_:
             _print(made, plan)
@@ -196,9 +192,9 @@ def _health(library: str, sandbox: str, settings: ConsolidationSettings, json_: 
     made = _make(library, sandbox, settings, None)
     assert made.before
     if json_:
-        common.print_json(_shares(made.before))
+        common.print_json(tools_plan.shares(made.before))
     else:
-        common.stdout().print(_health_table({"now": made.before}))
+        common.stdout().print(tools_plan.health_table({"now": made.before}))
 
 
 class _Kept:
@@ -254,54 +250,3 @@ def _print(plan: Plan, file: Path | None) -> None:
     from toolreason.tools.plan import to_json
 
     common.print_json(to_json(plan) | {"file": str(file) if file else None})
-
-
-def _show(plan: Plan) -> None:
-    console = common.stdout()
-    if plan.steps:
-        console.print(_steps_table(plan))
-    for one in plan.left:
-        common.say(f"stays apart: {', '.join(one.tools)}: {tools_common.first_line(one.reason, 200)}", "dim")
-    if plan.before is not None:
-        console.print(_health_table({"now": plan.before} | ({"then": plan.after} if plan.after and plan.steps else {})))
-    if not plan.steps:
-        common.say("there is nothing to do", "green")
-
-
-def _steps_table(plan: Plan) -> Table:
-    from rich.table import Table
-
-    table = Table("", "step", "tool", "what", "why", box=None, pad_edge=False)
-    for number, step in enumerate(plan.steps, 1):
-        texts = [str(number), step.action.value, f"{step.tool}@{step.version}", step.what, step.reason]
-        table.add_row(*(common.harmless(text, STYLES[step.action] if place == 1 else "") for place, text in enumerate(texts)))
-    return table
-
-
-def _shares(health: Health) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return asdict(health) | {"tools": health.tools, "offered": health.offered}
-
-
-def _health_table(by_title: dict[str, Health]) -> Table:
-    from rich.table import Table
-
-    table = Table("health", *by_title, box=None, pad_edge=False)
-    sizes = {title: ", ".join(f"{n} {status}" for status, n in one.sizes.items() if n) or "0" for title, one in by_title.items()}
-    table.add_row("size", *sizes.values())
-    for name, meaning in MEANINGS.items():
-        table.add_row(meaning, *(_percent(getattr(one, name)) for one in by_title.values()))
-    return table
-
-
-MEANINGS = {
-    "redundancy": "redundancy: share of those on offer that are alike",
-    "reuse": "reuse: share called on a problem not its own",
-    "stability": "stability: share whose tests pass now",
-    "coverage": "coverage: share of lines that tests run",
-}
-
-
-def _percent(share: float | None) -> str:
-    return "unknown" if share is None else f"{100 * share:.1f} %"

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING
 
 from toolreason.errors import InputError
 from toolreason.execution.base import Sandbox
-from toolreason.tools.admission import examine
+from toolreason.tools import trial
+from toolreason.tools.admission import dependencies, examine
 from toolreason.tools.events import Event, Kind
 from toolreason.tools.gate import GateSettings
+from toolreason.tools.merging import with_tests_of
 from toolreason.tools.package import Status, ToolPackage
 from toolreason.tools.plan import Action, Plan, Progress, Step
 
@@ -70,18 +72,35 @@ async def undo(library: Library, plan: Plan, *, keep: Keep = nothing) -> Plan:
 
 
 async def check_packages(library: Library, plan: Plan, sandbox: Sandbox, settings: GateSettings | None = None) -> None:
-    """Put what a plan brings through gate and trial, where it is not in the library: a file may hold anything. Raises InputError
-    and SandboxError.
+    """Put what a plan brings, and the library has not, through gate and trial, and through the tests of all that it is to stand
+    for: a file may hold anything. Raises InputError and SandboxError.
     """
+    members = {step.tool: step.members for step in plan.steps}
     for step in plan.steps:
-        if step.package is None or await _place(library, step) is Place.AFTER:
-            continue
-        old = await library.get(step.tool, step.version)
-        if step.action is Action.CLASSIFY and old.hash != step.package.hash:
-            raise InputError(f"the plan changes {step.tool}, where it says that it classifies it: make a new plan")
-        seen = await examine(library, step.package, sandbox, settings=settings)
-        if not seen.admitted:
-            raise InputError(f"what the plan puts in the place of {step.tool} does not pass: {'; '.join(seen.reasons)[:500]}")
+        if step.package is None:
+            if step.into and f"{step.tool}@{step.version}" not in members.get(step.into, ()):
+                raise InputError(f"the plan says that {step.into} stands for {step.tool}, and does not make it so: make a new plan")
+        elif await _place(library, step) is Place.BEFORE:
+            await _check_package(library, step, step.package, sandbox, settings)
+
+
+async def _check_package(
+    library: Library, step: Step, package: ToolPackage, sandbox: Sandbox, settings: GateSettings | None
+) -> None:
+    old = await library.get(step.tool, step.version)
+    if step.action is Action.CLASSIFY and old.hash != package.hash:
+        raise InputError(f"the plan changes {step.tool}, where it says that it classifies it: make a new plan")
+    refused = f"what the plan puts in the place of {step.tool} does not pass"
+    seen = await examine(library, package, sandbox, settings=settings)
+    if not seen.admitted:
+        raise InputError(f"{refused}: {'; '.join(seen.reasons)[:500]}")
+    needed = await dependencies(library, package)
+    for identity in step.members:
+        name, _, version = identity.partition("@")
+        member = await library.get(name, int(version) if version.isdecimal() else None)
+        report = await trial.run(with_tests_of(package, member), sandbox, needed=needed)
+        if not report.ok:
+            raise InputError(f"{refused} the tests of {identity}: {'; '.join(report.reasons)[:500]}")
 
 
 async def _place(library: Library, step: Step, *, undoing: bool = False) -> Place:

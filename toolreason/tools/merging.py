@@ -7,6 +7,7 @@ write a tool that does. Nothing of the library is changed here.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
@@ -58,6 +59,13 @@ class Merge:
 
 async def merge(group: Sequence[ToolPackage], maker: Maker) -> Merge:
     """Try to let one tool stand for a group of admitted tools, the best first. Raises SandboxError and PolicyError."""
+    try:
+        return await _merge(group, maker)
+    except InputError as error:  # a tool of an older gate, or one whose own tools are gone
+        return Merge(reasons={"": str(error)})
+
+
+async def _merge(group: Sequence[ToolPackage], maker: Maker) -> Merge:
     best: tuple[ToolPackage, list[ToolPackage], dict[str, str]] = (group[0], [], {})
     for survivor in group[:CANDIDATES]:
         covered, reasons = await _covers(survivor, [one for one in group if one.name != survivor.name], maker)
@@ -85,7 +93,7 @@ async def _covers(survivor: ToolPackage, others: Sequence[ToolPackage], maker: M
         if users := in_use(other.name, maker.users, survivor.name):
             reasons[other.name] = f"{', '.join(users)} would still import it"
             continue
-        report = await trial.run(_with_tests_of(survivor, other), maker.sandbox, needed=needed)
+        report = await trial.run(with_tests_of(survivor, other), maker.sandbox, needed=needed)
         if report.ok:
             inside.append(other)
         else:
@@ -98,7 +106,8 @@ def in_use(name: str, users: dict[str, list[ToolPackage]], besides: str = "") ->
     return [one.name for one in users.get(name, ()) if one.name != besides]
 
 
-def _with_tests_of(survivor: ToolPackage, other: ToolPackage) -> ToolPackage:
+def with_tests_of(survivor: ToolPackage, other: ToolPackage) -> ToolPackage:
+    """`survivor` as the tests of `other` are to see it. Raises InputError where they are no Python."""
     return replace(survivor, tests=unions.aimed_at(other.tests, other.name, survivor.name))
 
 
@@ -182,10 +191,11 @@ def _wording(tools: Sequence[ToolPackage], name: str, reasons: Collection[str]) 
 
 
 def users_of(heads: Sequence[ToolPackage]) -> dict[str, list[ToolPackage]]:
-    """The tools on offer by the names of those that they import."""
+    """The tools on offer by the names of those that they import. What cannot be read imports nothing."""
     found: dict[str, list[ToolPackage]] = {}
     for head in heads:
         if head.status is Status.ADMITTED and signature.TOOLBOX in head.code:
-            for name in signature.other_tools(signature.parse(head.code), head.name):
-                found.setdefault(name, []).append(head)
+            with contextlib.suppress(InputError):
+                for name in signature.other_tools(signature.parse(head.code), head.name):
+                    found.setdefault(name, []).append(head)
     return found
