@@ -74,6 +74,18 @@ async def test_a_plan_is_applied_taken_back_and_applied_again(library: Library) 
     assert await now(library) == before
 
 
+async def test_a_plan_is_applied_and_taken_back_wherever_a_library_lies(spec: str) -> None:
+    async with open_library(spec) as library:
+        plan = await filled(library)
+        before = await now(library)
+        applied = await applying.apply(library, plan)
+    async with open_library(spec) as library:
+        if spec != "memory":
+            assert await now(library) == AFTER
+            await applying.undo(library, applied)
+            assert await now(library) == before
+
+
 class Killed(BaseException):
     pass
 
