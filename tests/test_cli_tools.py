@@ -42,7 +42,7 @@ def read(*args: str) -> Any:
 
 @pytest.mark.parametrize(
     "command",
-    ["list", "show", "test", "add", "edit", "remove", "history", "rollback", "search", "export", "import", "mcp"],
+    ["list", "show", "test", "add", "edit", "remove", "history", "rollback", "search", "export", "import", "mcp", "consolidate"],
 )
 def test_help_teaches_with_an_example(command: str) -> None:
     assert f"toolreason tools {command}" in tools(command, "--help").output
