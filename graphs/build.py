@@ -1,25 +1,31 @@
 """UCT's online build loop as a state machine of its own (arXiv 2602.01983): a build ticket becomes a tested tool, or is refused.
 
-write → test → examine → review → keep        The gate and the trial are one node. What is found wanting goes back to `write`,
-  ↑________________________|  ↘ end           with the reasons, as often as there are attempts.
+reproduce → write → test → examine      Gate, trial and critic are one node. What is found wanting goes back to `write`, with the
+     ↘ end    ↑_______________|  ↘ end  reasons, as often as there are attempts.
 
-A repair ticket keeps the tool's tests and adds the call that failed: nobody writes tests for it.
+A repair ticket begins with `reproduce`: the call that failed is tried in a session of its own, on the tool as it is now. It keeps
+the tool's tests and adds that call: nobody writes tests for it.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from contextvars import copy_context
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, TypedDict
 
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import var_child_runnable_config
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 
 from toolreason.errors import InputError
 from toolreason.graphs.nodes import TRY_AGAIN
 from toolreason.policies.base import Message, Policy
-from toolreason.tools import signature, suites, writing
-from toolreason.tools.admission import Admission, examine, settle
+from toolreason.tools import signature, suites, trial, writing
+from toolreason.tools.admission import Admission, dependencies, examine, settle
 from toolreason.tools.asking import ask, code_block, said
 from toolreason.tools.package import Status, Ticket, ToolPackage
 from toolreason.tools.workshop import Workshop
@@ -28,6 +34,9 @@ from toolreason.types import Sampling, Trajectory
 SEED_STRIDE = 31
 HOLDS = "it holds numbers or words of this problem: make them parameters, and test other cases"
 NO_BLOCK = "there was no closed ```python block in the answer"
+NO_TOKENS = "the tokens of this rollout are used up"
+TOO_DEEP = "it is nested too deep: write plain statements"
+ROUNDS = 3  # of gate and trial, where others change the tool meanwhile
 
 
 @dataclass(frozen=True)
@@ -47,17 +56,17 @@ class BuildContext:
 
 
 class BuildInput(TypedDict, total=False):
-    """`repaired` is the tool that a repair ticket is about, `error` how its call ended. `seed` is the build's own."""
+    """`error`: how the call of a repair ticket ended. `seed` is the build's own."""
 
     ticket: Ticket
-    repaired: ToolPackage | None
     error: str
     seed: int
 
 
 class BuildOutput(TypedDict, total=False):
     """`package`: the version that the library keeps now and offers, None where the ticket was refused: `reasons`, of the last
-    attempt. `attempts`: how many there were. `aside`: the policy's calls.
+    attempt. `attempts`: how many there were; 0 for a repair that was not needed: of a `package` that others have mended, or of one
+    whose failing call works. `aside`: the policy's calls.
     """
 
     package: ToolPackage | None
@@ -67,8 +76,9 @@ class BuildOutput(TypedDict, total=False):
 
 
 class BuildState(BuildInput, BuildOutput, total=False):
-    """`advice`: why the attempt before this one was refused."""
+    """`repaired` is the tool that a repair ticket is about, `advice` why the attempt before this one was refused."""
 
+    repaired: ToolPackage
     code: str
     tests: str
     advice: list[str]
@@ -77,14 +87,52 @@ class BuildState(BuildInput, BuildOutput, total=False):
 def build() -> StateGraph[BuildState, BuildContext, BuildInput, BuildOutput]:
     """The graph, not compiled. Its context is a `BuildContext`."""
     graph: StateGraph[Any, Any, Any, Any] = StateGraph(BuildState, BuildContext, input_schema=BuildInput, output_schema=BuildOutput)
+    graph.add_node("reproduce", reproduce, retry_policy=TRY_AGAIN)
     graph.add_node("write", write, retry_policy=TRY_AGAIN)
     graph.add_node("test", test, retry_policy=TRY_AGAIN)
     graph.add_node("examine", examine_, retry_policy=TRY_AGAIN)
-    graph.add_edge(START, "write")
+    graph.add_conditional_edges(START, lambda state: "reproduce" if state["ticket"].repairs else "write", ["reproduce", "write"])
+    graph.add_conditional_edges("reproduce", lambda state: "write" if "repaired" in state else END, ["write", END])
     graph.add_conditional_edges("write", _after("test"), ["test", "write", END])
     graph.add_conditional_edges("test", _after("examine"), ["examine", "write", END])
     graph.add_conditional_edges("examine", _again, ["write", END])
     return graph
+
+
+async def run(ticket: Ticket, context: BuildContext, *, error: str = "", seed: int = 0) -> BuildOutput:
+    """The whole loop for one ticket, also from inside another graph. Raises PolicyError, SandboxError."""
+    config = RunnableConfig(recursion_limit=4 * context.attempts + 8)
+    given = BuildInput(ticket=ticket, error=error, seed=seed)
+    alone = copy_context()
+    alone.run(var_child_runnable_config.set, None)  # else it would take on how the graph around it is checkpointed
+    done: BuildOutput = await asyncio.create_task(_compiled().ainvoke(given, config, context=context), context=alone)
+    return done
+
+
+@cache
+def _compiled() -> Any:
+    """Without a checkpointer, also where the task loop has one: a build that was cut off begins anew."""
+    return build().compile(name="build", checkpointer=False)
+
+
+async def reproduce(state: BuildState, runtime: Runtime[BuildContext]) -> BuildState:
+    """Whether the tool, as it is now, fails the call by itself: the session that told of it ran other code too."""
+    ticket, workshop = state["ticket"], runtime.context.workshop
+    head = await workshop.library.get(ticket.repairs.partition("@")[0])
+    nothing: BuildState = {"package": None, "reasons": [], "attempts": 0, "aside": []}
+    if head.status not in (Status.ADMITTED, Status.BROKEN):
+        return {**nothing, "reasons": [f"{head.identity} is {head.status}"]}
+    tests = suites.case(head.name, ticket.failing, head.version + 1)
+    try:
+        needed = await dependencies(workshop.library, head, offered=False)
+    except InputError as error:
+        return {**nothing, "reasons": [str(error)]}
+    report = await trial.run(replace(head, tests=tests), workshop.sandbox, needed=needed)
+    if not (report.tests and all(one.outcome is trial.TestOutcome.PASSED for one in report.tests)):
+        return {**nothing, "repaired": head}
+    if head.status is Status.ADMITTED and head.identity != ticket.repairs:
+        return {**nothing, "package": head}
+    return {**nothing, "reasons": [f"{ticket.failing} works in a session of its own: something else here changed what it uses"]}
 
 
 async def write(state: BuildState, runtime: Runtime[BuildContext]) -> BuildState:
@@ -103,8 +151,11 @@ async def write(state: BuildState, runtime: Runtime[BuildContext]) -> BuildState
         return {**update, "reasons": [NO_BLOCK]}
     try:
         signature.read(code, repaired.name if repaired else None)
+        writing.header(code)
     except InputError as error:
         return {**update, "reasons": [str(error)]}
+    except RecursionError:
+        return {**update, "reasons": [TOO_DEEP]}
     return {**update, "code": code}
 
 
@@ -112,7 +163,10 @@ async def test(state: BuildState, runtime: Runtime[BuildContext]) -> BuildState:
     """The tests, in a second call that does not see the code; a repair's are the old ones and the call that failed."""
     repaired, ticket = state.get("repaired"), state["ticket"]
     if repaired is not None:
-        return {"tests": suites.join(repaired.tests, suites.case(repaired.name, ticket.failing, repaired.version + 1))}
+        case = suites.case(repaired.name, ticket.failing, repaired.version + 1)
+        return {"tests": suites.join(repaired.name, repaired.tests, case)}
+    if _left(state, runtime.context) <= 0:
+        return {"reasons": [NO_TOKENS]}
     answer = await _ask(state, runtime, writing.suite(ticket, state["code"], state.get("advice", [])), "build:tests")
     update: BuildState = {"aside": [*state.get("aside", []), answer]}
     tests = code_block(said(answer))
@@ -120,19 +174,28 @@ async def test(state: BuildState, runtime: Runtime[BuildContext]) -> BuildState:
 
 
 async def examine_(state: BuildState, runtime: Runtime[BuildContext]) -> BuildState:
-    """Gate and trial, then the critic, then the library."""
-    context = runtime.context
-    library = context.workshop.library
-    try:
-        package = await _package(state, runtime)
-        seen = await examine(library, package, context.workshop.sandbox, answer=context.answers, settings=context.workshop.gate)
-    except InputError as error:
-        return {"reasons": [str(error)]}
-    update, against = await _reviewed(state, runtime, seen)
-    kept = await settle(library, seen, by=context.policy.name, against=against)
-    if kept.admitted:
-        return {**update, "package": kept.package, "reasons": []}
-    return {**update, "reasons": _told(seen, kept.reasons)}
+    """Gate and trial, then the critic, then the library. Again, without the critic, where another version came in between."""
+    context, workshop = runtime.context, runtime.context.workshop
+    update, against = BuildState(), tuple[str, ...]()
+    for number in range(ROUNDS):
+        try:
+            package, over = await _package(state, runtime)
+            seen = await examine(workshop.library, package, workshop.sandbox, answer=context.answers, settings=workshop.gate)
+        except InputError as error:
+            return {**update, "reasons": [str(error)]}
+        except RecursionError:
+            return {**update, "reasons": [TOO_DEEP]}
+        if not number:
+            update, against = await _reviewed(state, runtime, seen)
+        try:
+            kept = await settle(workshop.library, seen, by=context.policy.name, against=against, over=over)
+        except InputError as error:
+            update = {**update, "reasons": [str(error)]}
+            continue
+        if kept.admitted:
+            return {**update, "package": kept.package, "reasons": []}
+        return {**update, "reasons": _told(seen, kept.reasons)}
+    return update
 
 
 def _told(seen: Admission, reasons: Sequence[str]) -> list[str]:
@@ -142,26 +205,35 @@ def _told(seen: Admission, reasons: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(told))
 
 
-async def _package(state: BuildState, runtime: Runtime[BuildContext]) -> ToolPackage:
-    """The candidate. Under a name that is taken it has to pass that tool's tests too: it would stand in its place."""
+async def _package(state: BuildState, runtime: Runtime[BuildContext]) -> tuple[ToolPackage, str]:
+    """The candidate, and the version that it follows. Under a name that is taken it has to pass that tool's tests too: it would
+    stand in its place.
+    """
     context, repaired = runtime.context, state.get("repaired")
+    there = await _offered(context.workshop, repaired.name if repaired else signature.read(state["code"]).name)
     if repaired is not None:
         made = signature.edited(repaired, state["code"], state["tests"], author=context.policy.name)
-        return replace(made, ticket=state["ticket"])
-    made = signature.package(state["code"], state["tests"], author=context.policy.name, ticket=state["ticket"])
-    there = await _offered(context.workshop, made.name)
-    if there is not None and there.parameters != made.parameters:
-        raise InputError(f"there is a tool {made.name} already, which takes other arguments: give this one another name")
+        made = replace(made, ticket=state["ticket"])
+        if there is None or there.identity == repaired.identity:
+            _same_call(repaired, made)
+            return made, repaired.identity
+    else:
+        made = signature.package(state["code"], state["tests"], author=context.policy.name, ticket=state["ticket"])
     if there is None:
-        return made
-    return signature.package(
-        made.code,
-        suites.join(there.tests, made.tests),
-        category=there.category,
-        author=made.author,
-        ticket=made.ticket,
-        parents=(there.identity,),
-    )
+        return made, ""
+    _same_call(there, made)
+    tests, parents = suites.join(made.name, there.tests, made.tests), (there.identity,)
+    return replace(made, tests=tests, category=there.category, parents=parents), there.identity
+
+
+def _same_call(old: ToolPackage, new: ToolPackage) -> None:
+    """Raises InputError where calls of `old` by name would not be calls of `new`."""
+    before, now = old.parameters, new.parameters
+    names = list(before.get("properties", ()))
+    if list(now.get("properties", ()))[: len(names)] != names or not set(now.get("required", ())) <= set(
+        before.get("required", ())
+    ):
+        raise InputError(f"{old.identity} takes other arguments: keep its parameters, or give this tool another name")
 
 
 async def _offered(workshop: Workshop, name: str) -> ToolPackage | None:
@@ -177,6 +249,8 @@ async def _reviewed(state: BuildState, runtime: Runtime[BuildContext], seen: Adm
     """What the critic says against it. Only what passed the trial is shown to one."""
     if not (seen.admitted and runtime.context.critic):
         return {}, ()
+    if _left(state, runtime.context) <= 0:
+        return {}, (NO_TOKENS,)
     answer = await _ask(state, runtime, writing.critic(state["ticket"], seen.package), "build:critic")
     return {"aside": [*state.get("aside", []), answer]}, writing.review(said(answer)).against
 

@@ -45,7 +45,8 @@ class Fault(TypedDict):
 class RolloutState(RolloutInput, total=False):
     """`finish`, `stop_string` and `end_characters` say how the last model segment ended, as in `strategies.base.View`, which also
     explains `taken_back`, `asked`, `seed` and `template_thinks`. `aside` and `tooling` become the trajectory's; `failing` are the
-    faults of the last cell; `noted` counts the calls of tools that the session has told of."""
+    faults of the last cell; `noted` are, by tool, calls, failed ones, faults and seconds that the session has told of; `report` is
+    what there is to tell of a build."""
 
     segments: list[Segment]
     taken_back: list[TakenBack]
@@ -59,7 +60,8 @@ class RolloutState(RolloutInput, total=False):
     aside: list[Trajectory]
     tooling: Tooling
     failing: list[Fault]
-    noted: int
+    noted: dict[str, list[float]]
+    report: str
     timings: dict[str, float]
     stop: StopReason
     trajectory: Trajectory

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import ast
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -18,10 +18,11 @@ from toolreason.tools.package import Status, ToolPackage, Use
 from toolreason.types import Cell, Tooling, cells
 
 BROKEN_BELOW = 0.5  # of the smoothed share of calls that went well: a tool that could not be repaired is not offered any more
+NEVER = (0, 0, 0, 0.0)
 
 
 async def installing(library: Library, packages: Sequence[ToolPackage], call_id: str, after: int = 0) -> Unseen:
-    """The cell that makes these tools, and those that they need, importable. A name that the agent has imported before is the new
+    """The cell that makes these tools, and those that they need, importable. What the agent has imported of them before is the new
     version from then on.
     """
     needed: dict[str, ToolPackage] = {}
@@ -31,15 +32,18 @@ async def installing(library: Library, packages: Sequence[ToolPackage], call_id:
         except InputError:  # it needs what is no more: importing it says so
             continue
     needed |= {package.name: package for package in packages}
-    names = ", ".join(repr(package.name) for package in packages)
+    names = tuple(package.name for package in packages)
     code = trial.install_code(list(needed.values()), recorded=True)
     if after:
-        code += f"\nglobals().update({{n: getattr(__import__('toolbox'), n) for n in ({names},) if n in globals()}})\n"
+        code += f"\n__import__({signature.TOOLBOX!r})._renew(globals(), {names!r})\n"
     return Unseen(after=after, call_id=call_id, code=code, tools=[package.identity for package in needed.values()])
 
 
 async def count(state: RolloutState, context: RolloutContext, *, frozen: bool) -> RolloutState:
-    """What the last cell did with the library's tools: the uses, recorded where the library is not `frozen`, and the faults."""
+    """What the last cell did with the library's tools: the uses, recorded where the library is not `frozen`, and the faults.
+
+    A cell that calls a tool is one use of it, however often it calls it; it went well if none of these calls failed.
+    """
     sessions, workshop = context.sessions, context.workshop
     done = cells(state["segments"])
     if sessions is None or workshop is None or not any(signature.TOOLBOX in cell.code for cell in done):
@@ -47,29 +51,49 @@ async def count(state: RolloutState, context: RolloutContext, *, frozen: bool) -
     versions = {identity.partition("@")[0]: identity for one in state["unseen"] for identity in one["tools"]}
     cell, noted = done[-1], state["noted"]
     if cell.result.outcome.committed:
-        found, noted = await _notes(state, sessions, versions, done)
+        tallies = await _notes(state, sessions, versions, done)
+        found = [_since(note, noted.get(note.tool, NEVER)) for note in tallies]
+        noted = noted | {note.tool: [note.calls, note.failed, note.faults, note.seconds] for note in tallies}
     else:  # its notes went with it
-        named = [name for name in versions if re.search(rf"\b{name}\b", cell.code)]
-        found = [Note(name, True, 0.0, error=str(cell.result.outcome)) for name in named]
-    calls = [note for note in found if note.outermost]
+        found = [Note(name, 1, 1) for name in versions if _uses(cell.code, name)]
+    used = [note for note in found if note.calls]
     if not frozen:
-        each = _tokens(state, context, cell) // len(calls) if calls else 0
-        for note in calls:
-            use = Use(versions[note.tool], state["problem"].id, not note.error, note.latency_s, each)
-            await workshop.library.record(use)
-    faults = {note.tool: Fault(tool=versions[note.tool], call=note.call, error=note.error) for note in found if note.call}
-    tooling = state["tooling"]
-    tooling = replace(
-        tooling,
-        used=(*tooling.used, *(versions[note.tool] for note in calls)),
-        failed=(*tooling.failed, *(versions[note.tool] for note in calls if note.error)),
+        each = _tokens(state, context, cell) // len(used) if used else 0
+        for note in used:
+            use = Use(versions[note.tool], state["problem"].id, not note.failed, note.seconds / note.calls, each)
+            await workshop.library.record(use, key=f"{state['problem'].id}:{cell.call_id}:{note.tool}")
+    failed = [versions[note.tool] for note in used if note.failed]
+    tooling = told(state["tooling"], used=[versions[note.tool] for note in used], failed=failed)
+    faults = [Fault(tool=versions[note.tool], call=note.call, error=note.error) for note in found if note.faults and note.call]
+    return {"tooling": tooling, "failing": faults, "noted": noted}
+
+
+def _since(note: Note, before: Sequence[float]) -> Note:
+    """What is new in a tally. In a session that was built anew it may be smaller than it was: then nothing is."""
+    calls, failed, faults, seconds = before
+    return replace(
+        note,
+        calls=max(0, note.calls - int(calls)),
+        failed=max(0, note.failed - int(failed)),
+        faults=max(0, note.faults - int(faults)),
+        seconds=max(0.0, note.seconds - seconds),
     )
-    return {"tooling": tooling, "failing": list(faults.values()), "noted": noted}
 
 
-async def _notes(state: RolloutState, sessions: Sessions, versions: dict[str, str], done: Sequence[Cell]) -> tuple[list[Note], int]:
-    """What the session's toolbox noted since it was last asked, and how much it has noted in all."""
-    seen = state["noted"]
+def _uses(code: str, name: str) -> bool:
+    """Whether code mentions a tool other than by importing it."""
+    try:
+        nodes = list(ast.walk(signature.parse(code)))
+    except InputError:
+        return False
+    return any(
+        (one.id if isinstance(one, ast.Name) else one.attr) == name for one in nodes if isinstance(one, ast.Name | ast.Attribute)
+    )
+
+
+async def _notes(state: RolloutState, sessions: Sessions, versions: dict[str, str], done: Sequence[Cell]) -> list[Note]:
+    """What the session's toolbox noted since it was last asked."""
+    seen = {name: [int(calls), int(faults)] for name, (calls, _, faults, _) in state["noted"].items()}
     result = await sessions.run(
         state["key"],
         f"{done[-1].call_id}:notes",
@@ -77,8 +101,7 @@ async def _notes(state: RolloutState, sessions: Sessions, versions: dict[str, st
         history=history(done, state["unseen"]),
         stateful=False,
     )
-    found, new = notes.read(result, versions)
-    return found, seen + new
+    return notes.read(result, versions)
 
 
 def _tokens(state: RolloutState, context: RolloutContext, cell: Cell) -> int:
@@ -91,7 +114,7 @@ async def give_up(library: Library, fault: Fault, *, by: str) -> None:
     """A tool that could not be repaired is broken, once it fails more often than not."""
     name = fault["tool"].partition("@")[0]
     head = await library.get(name)
-    usage = await library.usage(name)
+    usage = await library.usage(name, head.version)
     if head.identity == fault["tool"] and head.status is Status.ADMITTED and usage.success_rate < BROKEN_BELOW:
         reason = f"{fault['call']} ended with {fault['error']}; it could not be repaired"
         await library.set_status(name, Status.BROKEN, reason, version=head.version, by=by)

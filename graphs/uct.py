@@ -1,14 +1,14 @@
 """UCT's online task loop as a state machine (arXiv 2602.01983). The build loop is a graph of its own: `toolreason.graphs.build`.
 
 begin → think ⇄ act
-          ⇅  ↘   ↓
-        build   end        act → build: a tool that the cell found faulty is repaired
+         ↑ ↘     ↓  ↘
+         ↑ build ← ← end      act → build: a tool that the cell found faulty is repaired
+         tell ↵               tell inserts what came of it, as the output of a cell
 """
 
 from __future__ import annotations
 
 import time
-from functools import cache
 from typing import Any
 
 from langgraph.graph import END, START, StateGraph
@@ -23,13 +23,14 @@ from toolreason.graphs.state import Fault, RolloutContext, RolloutInput, Rollout
 from toolreason.strategies import prompts
 from toolreason.strategies.base import Build, Strategy
 from toolreason.strategies.uct import UctSettings, decide
-from toolreason.tools import gate_answer, writing
-from toolreason.tools.package import Ticket, ToolPackage
+from toolreason.tools import gate_answer, untrusted, writing
+from toolreason.tools.package import Ticket
 from toolreason.tools.workshop import Workshop
 from toolreason.types import Tooling, cells
 
 DEFAULT = UctSettings()
 NO_TOOLS = "(there are none yet)"
+MOST_REASONS = 2_000  # characters of why a ticket was refused
 
 
 class UctNodes(Nodes[UctSettings]):
@@ -52,7 +53,7 @@ class UctNodes(Nodes[UctSettings]):
             "aside": [],
             "tooling": Tooling(offered=tuple(package.identity for package in offered)),
             "failing": [],
-            "noted": 0,
+            "noted": {},
         }
 
     async def act(self, state: RolloutState, runtime: Runtime[RolloutContext]) -> RolloutState:
@@ -62,11 +63,10 @@ class UctNodes(Nodes[UctSettings]):
         return {**update, **await toolkit.count(after, runtime.context, frozen=self.settings.frozen)}
 
     async def build(self, state: RolloutState, runtime: Runtime[RolloutContext]) -> RolloutState:
-        """Have a tool made or repaired, and tell the model, as the output of a cell, what came of it."""
+        """Have a tool made or repaired. What is to be told of it is the `report`."""
         action: Build = self.action(state, runtime, Build)
         if action.refused:
-            refused: RolloutState = {"tooling": toolkit.told(state["tooling"], refused=[action.refused]), "failing": []}
-            return await self._tell(state, refused, runtime, action.refused)
+            return {"tooling": toolkit.told(state["tooling"], refused=[action.refused]), "report": action.refused}
         started = time.perf_counter()
         fault = next((one for one in state["failing"] if one["tool"] == action.repairs), None)
         made = await self._made(state, runtime, action, fault)
@@ -75,66 +75,58 @@ class UctNodes(Nodes[UctSettings]):
             "failing": [one for one in state["failing"] if one["tool"] != action.repairs],
             "timings": spent(state, "build", started),
         }
-        package, reasons = made.get("package"), made.get("reasons") or ["the tokens are used up"]
+        package, reasons = made.get("package"), made.get("reasons") or [builds.NO_TOKENS]
+        tried = made.get("attempts", 0) > 0
         if package is None:
-            update["tooling"] = toolkit.told(state["tooling"], refused=["; ".join(reasons)])
-            if fault is not None:
+            why = untrusted.line("; ".join(map(untrusted.line, reasons)), MOST_REASONS)
+            update["tooling"] = toolkit.told(state["tooling"], refused=[why])
+            if fault is not None and tried:
                 await toolkit.give_up(self.workshop(runtime).library, fault, by=runtime.context.policy.name)
             what = f"{fault['tool'].partition('@')[0]} could not be repaired" if fault else "No tool could be made"
-            return await self._tell(state, update, runtime, f"{what}: {reasons[0]}\nGo on without it.")
-        update["tooling"] = toolkit.told(state["tooling"], **{"repaired" if fault else "made": [package.identity]})
-        call_id = f"{state['key']}:tool{update['tooling'].tickets}"
+            update["report"] = f"{what}: {untrusted.line(reasons[0])}\nGo on without it."
+            return update
+        if tried:
+            update["tooling"] = toolkit.told(state["tooling"], **{"repaired" if fault else "made": [package.identity]})
         library, after = self.workshop(runtime).library, len(cells(state["segments"]))
+        call_id = f"{state['key']}:tool{len(state['unseen'])}"
         update["unseen"] = [*state["unseen"], await toolkit.installing(library, [package], call_id, after)]
-        ready = f"{'Repaired' if fault else 'Ready'}: from toolbox import {package.name}"
-        return await self._tell(state, update, runtime, f"{ready}\n{writing.header(package.code)}")
+        head = writing.header(package.code, package.description)
+        update["report"] = f"{'Repaired' if fault else 'Ready'}: from toolbox import {package.name}\n{head}"
+        return update
 
-    async def _tell(self, state: RolloutState, update: RolloutState, runtime: Runtime[RolloutContext], text: str) -> RolloutState:
-        after: RolloutState = {**state, **update}
-        return {**update, **await self.cell(after, runtime, f"print({text!r})")}
+    async def tell(self, state: RolloutState, runtime: Runtime[RolloutContext]) -> RolloutState:
+        """Tell the model, as the output of a cell. A node of its own: where the sandbox fails, nothing is built again."""
+        told = await self.cell(state, runtime, f"__import__('builtins').print({state['report']!r})")
+        return {**told, "report": ""}
 
     async def _made(
         self, state: RolloutState, runtime: Runtime[RolloutContext], action: Build, fault: Fault | None
     ) -> builds.BuildOutput:
         """Run the build loop."""
         context, workshop, problem = runtime.context, self.workshop(runtime), state["problem"]
-        repaired: ToolPackage | None = None
-        ticket = Ticket(action.need, problem.question, problem.id)
+        about, need = problem.question[: writing.CONTEXT], untrusted.block(action.need, writing.NEED)
+        ticket = Ticket(need, about, problem.id)
         if fault is not None:
             name, _, number = fault["tool"].partition("@")
-            repaired = await workshop.library.get(name, int(number))
-            ticket = Ticket(repaired.description, problem.question, problem.id, fault["tool"], fault["call"])
-        given = builds.BuildInput(
-            ticket=ticket,
-            repaired=repaired,
-            error=fault["error"] if fault else "",
-            seed=context.sampling.seed * SEED_STRIDE + state["tooling"].tickets,
+            need = (await workshop.library.get(name, int(number))).description
+            ticket = Ticket(need, about, problem.id, fault["tool"], fault["call"])
+        given = builds.BuildContext(
+            workshop.builder or context.policy,
+            workshop,
+            context.sampling,
+            gate_answer.gold(problem.reference),
+            attempts=self.settings.attempts,
+            call_tokens=self.settings.build_tokens,
+            most_tokens=view_of(state, runtime).left(self.settings),
+            critic=self.settings.critic,
         )
-        done: builds.BuildOutput = await _builder().ainvoke(
-            given,
-            context=builds.BuildContext(
-                workshop.builder or context.policy,
-                workshop,
-                context.sampling,
-                gate_answer.gold(problem.reference),
-                attempts=self.settings.attempts,
-                call_tokens=self.settings.build_tokens,
-                most_tokens=view_of(state, runtime).left(self.settings),
-                critic=self.settings.critic,
-            ),
-        )
-        return done
+        seed = context.sampling.seed * SEED_STRIDE + state["tooling"].tickets
+        return await builds.run(ticket, given, error=fault["error"] if fault else "", seed=seed)
 
     def workshop(self, runtime: Runtime[RolloutContext]) -> Workshop:
         if runtime.context.workshop is None:
             raise CapabilityError("strategy 'uct' keeps tools: give its context a `workshop`, and a sandbox that runs code")
         return runtime.context.workshop
-
-
-@cache
-def _builder() -> Any:
-    """The build loop, compiled without a checkpointer, also where the task loop has one: a build that was cut off begins anew."""
-    return builds.build().compile(name="build", checkpointer=False)
 
 
 def build(settings: UctSettings = DEFAULT) -> StateGraph[RolloutState, RolloutContext, RolloutInput, RolloutOutput]:
@@ -146,13 +138,15 @@ def build(settings: UctSettings = DEFAULT) -> StateGraph[RolloutState, RolloutCo
     graph.add_node("begin", node.begin)
     graph.add_node("think", node.think, retry_policy=TRY_AGAIN)
     graph.add_node("act", node.act, retry_policy=TRY_AGAIN)
-    graph.add_node("build", node.build, retry_policy=TRY_AGAIN)
+    graph.add_node("build", node.build)  # its own nodes are tried again, one by one
+    graph.add_node("tell", node.tell, retry_policy=TRY_AGAIN)
     graph.add_node("end", node.end)
     graph.add_edge(START, "begin")
     graph.add_conditional_edges("begin", node.route, ["think"])
     graph.add_conditional_edges("think", node.route, ["think", "act", "build", "end"])
     graph.add_conditional_edges("act", node.route, ["think", "build", "end"])
-    graph.add_conditional_edges("build", node.route, ["think", "build", "end"])
+    graph.add_edge("build", "tell")
+    graph.add_conditional_edges("tell", node.route, ["think", "build", "end"])
     graph.add_edge("end", END)
     return graph
 

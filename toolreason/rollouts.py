@@ -50,7 +50,7 @@ async def rollout(
     context = RolloutContext(policy, sessions, _with_certainties(sampling or Sampling(), chosen), workshop)
     state: RolloutState = {"problem": problem, "sample": sample, "key": uuid.uuid4().hex}
     graph = _compiled(plan, chosen)
-    config = RunnableConfig(recursion_limit=4 * chosen.max_turns + 10)
+    config = RunnableConfig(recursion_limit=4 * chosen.max_turns + 2 * getattr(chosen, "max_tickets", 0) + 10)
     failure: InfrastructureError | None = None
     try:
         async for mode, event in graph.astream(dict(state), config, context=context, stream_mode=["custom", "values"]):

@@ -262,7 +262,7 @@ class Tooling:
     """The part of a tool library in a rollout. Versions are written `name@number`.
 
     `offered` when it began; `made` for its tickets, new versions of tools that failed it (`repaired`) apart; `refused`: why the
-    other tickets gave nothing. `used`: one entry for each call of its cells, `failed`: those of them that raised.
+    other tickets gave nothing. `used`: one entry for each cell that called it, `failed`: those in which a call of it raised.
     """
 
     offered: tuple[str, ...] = ()

@@ -1,12 +1,16 @@
 """What the graph tests share: sessions that answer from a function, and a policy that records the ids it was given."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
 import pytest
 
+from tests.graphs.uct_runs import Run
+from toolreason.execution import Limits, open_sandbox
+from toolreason.execution.base import Sandbox
 from toolreason.policies.base import Completion
 from toolreason.policies.scripted import ScriptedPolicy
+from toolreason.tools.library import Library, open_library
 from toolreason.types import CellResult, Outcome, Sampling, Segment
 
 
@@ -58,3 +62,20 @@ class RecordingPolicy(ScriptedPolicy):
 def sessions() -> FakeSessions:
     """Every cell prints 42."""
     return FakeSessions(lambda code: CellResult(Outcome.OK, "42\n"))
+
+
+@pytest.fixture
+async def library() -> AsyncIterator[Library]:
+    async with open_library("memory") as opened:
+        yield opened
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    async with open_sandbox("local", Limits(cell_timeout_s=10)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def run(library: Library, sandbox: Sandbox) -> Run:
+    return Run(library, sandbox)

@@ -2,64 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from tests.graphs.competent import TESTS, TICKET, Competent
+from tests.graphs.uct_runs import PROBLEM, SETTINGS, Run
 from toolreason.errors import CapabilityError
-from toolreason.execution import Limits, SessionBook, open_sandbox
+from toolreason.execution import SessionBook
 from toolreason.execution.base import Sandbox
 from toolreason.rollouts import rollout
-from toolreason.strategies.uct import ENOUGH, FROZEN, UctSettings
-from toolreason.tools.library import Library, open_library
+from toolreason.strategies.uct import ENOUGH, FROZEN
 from toolreason.tools.package import Status
 from toolreason.tools.workshop import Workshop
-from toolreason.types import Problem, Reference, ReferenceKind, Source, StopReason, Trajectory, from_json, to_json
-
-PROBLEM = Problem("p1", "How many multiples of 7 are there up to 100?", Reference(ReferenceKind.MATH, "14"))
-SETTINGS = UctSettings(max_tokens=20_000)
-
-
-@pytest.fixture
-async def library() -> AsyncIterator[Library]:
-    async with open_library("memory") as opened:
-        yield opened
-
-
-@pytest.fixture
-async def sandbox() -> AsyncIterator[Sandbox]:
-    async with open_sandbox("local", Limits(cell_timeout_s=10)) as opened:
-        yield opened
-
-
-class Run:
-    """Rollouts over one library."""
-
-    def __init__(self, library: Library, sandbox: Sandbox) -> None:
-        self.library, self.sandbox = library, sandbox
-
-    async def __call__(self, competent: Competent, problem: Problem = PROBLEM, **settings: Any) -> Trajectory:
-        chosen = replace(SETTINGS, **settings)
-        library = self.library.frozen() if chosen.frozen else self.library
-        async with SessionBook(self.sandbox) as book:
-            done = await rollout(
-                problem,
-                strategy="uct",
-                policy=competent.policy(),
-                sessions=book,
-                settings=chosen,
-                workshop=Workshop(library, self.sandbox),
-            )
-        assert done.stop is not StopReason.ABORTED, done.error
-        return done
-
-
-@pytest.fixture
-def run(library: Library, sandbox: Sandbox) -> Run:
-    return Run(library, sandbox)
+from toolreason.types import Reference, ReferenceKind, Source, StopReason, Trajectory, from_json, to_json
 
 
 async def test_a_missing_tool_is_asked_for_built_used_and_found_again(run: Run) -> None:
@@ -128,7 +84,7 @@ async def test_a_refused_ticket_costs_tokens_and_not_the_task(run: Run) -> None:
 
 
 async def test_the_second_attempt_is_told_why_the_first_was_refused(run: Run) -> None:
-    bad = "```python\nimport os\n\ndef count_multiples(factor: int, most: int) -> int:\n    '''Count.'''\n    return most // factor\n```"
+    bad = "```python\nimport os\n\ndef count_multiples(factor: int, most: int) -> int:\n    '''Count.'''\n    return 1\n```"
     competent = Competent(code=[bad, Competent().code[0]])
     policy = competent.policy()
     async with SessionBook(run.sandbox) as book:

@@ -32,7 +32,7 @@ def go_on(
 
     A stop string may stand elsewhere than after a call (a block in another language): then the model simply goes on.
     """
-    code = written.call(_said(view)) if execute and view.finish in (Finish.STOP, Finish.END) else None
+    code = written.call(said(view)) if execute and view.finish in (Finish.STOP, Finish.END) else None
     if code is not None:
         return End(StopReason.CALL_LIMIT) if view.calls >= (max_calls or settings.max_calls) else Act(code)
     answered = view.answered(written)
@@ -41,7 +41,7 @@ def go_on(
     return limit(view, settings) or Think(written.stops if execute else ())  # nothing to run: no stop, and no turn spent on it
 
 
-def _said(view: View) -> str:
+def said(view: View) -> str:
     """The tail up to its stop string: the token that completed it may hold more, `></` after `</python`, say."""
     at = view.tail.rfind(view.stop) if view.stop else -1
     return view.tail[: at + len(view.stop or "")] if at >= 0 else view.tail

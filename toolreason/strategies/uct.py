@@ -12,14 +12,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from toolreason import formats
+from toolreason.errors import SettingsError
 from toolreason.policies.base import Finish
 from toolreason.strategies.base import Action, Build, View, at_least, limit
-from toolreason.strategies.interpreter import InterpreterSettings, go_on
+from toolreason.strategies.interpreter import InterpreterSettings, go_on, said
 
 TICKET = "tool"
 FROZEN = "The library takes no new tools now. Write the code yourself."
 ENOUGH = "There have been enough tickets for this problem. Write the code yourself."
 EMPTY = "The ticket is empty: say in a sentence what the function takes and what it returns."
+LONG = "The ticket is too long: say in a few sentences what the function takes and what it returns."
+MOST = 2_000  # characters of a ticket
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +51,18 @@ class UctSettings(InterpreterSettings):
         InterpreterSettings.__post_init__(self)
         at_least(self, 0, "offered", "max_tickets")
         at_least(self, 1, "attempts", "build_tokens")
+        if not self.stateful:
+            raise SettingsError("stateful=false leaves no session for the tools to be in: leave it out, or use the strategy artist")
 
 
 def decide(view: View, settings: UctSettings) -> Action:
     if view.failing and settings.repair and not _closed(view, settings) and limit(view, settings) is None:  # 1
         return Build("", repairs=view.failing[0])
-    need = formats.closing_block(view.tail, TICKET) if view.finish in (Finish.STOP, Finish.END) else None
+    need = formats.closing_block(said(view), TICKET) if view.finish in (Finish.STOP, Finish.END) else None
     if need is None or view.calls >= settings.max_calls:
         return go_on(view, settings, formats.get("fenced"))  # 2, 3, 5
-    return Build(need.strip(), refused=_closed(view, settings) or ("" if need.strip() else EMPTY))  # 4
+    need = need.strip()
+    return Build(need[:MOST], refused=_closed(view, settings) or (EMPTY if not need else LONG if len(need) > MOST else ""))  # 4
 
 
 def _closed(view: View, settings: UctSettings) -> str:

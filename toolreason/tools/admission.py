@@ -53,8 +53,13 @@ async def admit(
     return await settle(library, await examine(library, package, sandbox, answer=answer, settings=settings), by=by)
 
 
-async def settle(library: Library, seen: Admission, *, by: str = HUMAN, against: Iterable[str] = ()) -> Admission:
-    """Keep what `examine` has looked at, as what it found. `against`: more that speaks against it, a critic's word say."""
+async def settle(
+    library: Library, seen: Admission, *, by: str = HUMAN, against: Iterable[str] = (), over: str | None = None
+) -> Admission:
+    """Keep what `examine` has looked at, as what it found. `against`: more that speaks against it, a critic's word say. `over`: the
+    version that it was made to follow, as `Library.set_status` takes it: where another one is offered by now it stays a candidate,
+    and InputError is raised.
+    """
     package = seen.package
     reasons = (*seen.reasons, *against)
     if by != HUMAN and not reasons and (old := await _deprecated(library, package)):
@@ -64,7 +69,7 @@ async def settle(library: Library, seen: Admission, *, by: str = HUMAN, against:
     kept = await library.add(replace(package, status=Status.CANDIDATE))
     assert seen.trial
     passed = f"passed the gate and {len(seen.trial.tests)} tests"
-    kept = await library.set_status(kept.name, Status.ADMITTED, passed, version=kept.version, by=by)
+    kept = await library.set_status(kept.name, Status.ADMITTED, passed, version=kept.version, by=by, over=over)
     return replace(seen, package=kept)
 
 

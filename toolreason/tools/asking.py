@@ -10,8 +10,9 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 
-from toolreason.policies.base import Finish, Message, Policy
-from toolreason.types import Sampling, Source, StopReason, Trajectory
+from toolreason import tokens
+from toolreason.policies.base import Completion, Finish, Message, Policy
+from toolreason.types import Sampling, Segment, Source, StopReason, Trajectory
 from toolreason.verify import extract
 
 STOPS = {
@@ -43,15 +44,23 @@ async def ask(
         strategy=purpose,
         policy=policy.name,
         sampling=sampling,
-        segments=(prompt, completion.segment()),
+        segments=(prompt, _spoken(policy, prompt, completion)),
         stop=STOPS[completion.finish],
         timings={"total": time.perf_counter() - started},
     )
 
 
+def _spoken(policy: Policy, prompt: Segment, completion: Completion) -> Segment:
+    """What was sampled, its text as it reads after the prompt."""
+    spoken = completion.segment()
+    if not policy.exact:
+        return spoken
+    return replace(spoken, text=tokens.text_after(policy.decode, prompt.token_ids[-tokens.CONTEXT :], spoken.token_ids))
+
+
 def said(trajectory: Trajectory) -> str:
-    """The model's own words."""
-    return "".join(segment.text for segment in trajectory.segments if segment.source is Source.MODEL)
+    """The model's own words, without the tokens that end a turn."""
+    return extract.plain("".join(segment.text for segment in trajectory.segments if segment.source is Source.MODEL))
 
 
 def code_block(text: str) -> str | None:

@@ -126,7 +126,8 @@ def order(entries: Iterable[Entry]) -> list[Entry]:
 def fold(entries: Iterable[Entry]) -> Tool | None:
     """What the entries of one tool, in any order, amount to. None where no version is among them.
 
-    The head is the newest version, but a candidate does not take the place of an admitted one until it is admitted itself.
+    The head is the newest version, but a candidate does not take the place of an admitted one until it is admitted itself, and one
+    that is admitted takes that of a newer candidate (of two that were made at once, say).
     """
     versions: dict[str, ToolPackage] = {}
     events: list[Event] = []
@@ -143,7 +144,7 @@ def fold(entries: Iterable[Entry]) -> Tool | None:
             head = entry.target
         else:
             now = versions[entry.target] = replace(now, status=entry.status, reason=entry.reason)
-            if before is None or (now.version > before.version and _replaces(entry, before)):
+            if before is None or _replaces(entry, now, before):
                 head = entry.target
         events.append(Event(entry.kind, entry.tool, now.version, now.status, entry.by, entry.reason, entry.at, entry.clock))
     if not versions:
@@ -152,6 +153,9 @@ def fold(entries: Iterable[Entry]) -> Tool | None:
     return Tool(tuple(p for _, p in ordered), versions[head].version, tuple(events), tuple(id for id, _ in ordered))
 
 
-def _replaces(entry: Entry, head: ToolPackage) -> bool:
-    """Whether a newer version takes the head's place: when it is admitted, or added where the head is not offered either."""
-    return entry.status is Status.ADMITTED or (entry.kind is Kind.ADDED and head.status is not Status.ADMITTED)
+def _replaces(entry: Entry, now: ToolPackage, head: ToolPackage) -> bool:
+    """Whether a version takes the head's place: when it is admitted, or added where the head is not offered either."""
+    if now.version < head.version:
+        return entry.status is Status.ADMITTED and head.status is Status.CANDIDATE
+    newer = now.version > head.version
+    return newer and (entry.status is Status.ADMITTED or (entry.kind is Kind.ADDED and head.status is not Status.ADMITTED))

@@ -149,15 +149,24 @@ class Library:
         return self._shelf.events() if name is None else [*self._shelf.tool(name).events]
 
     async def set_status(
-        self, name: str, status: Status, reason: str, *, version: int | None = None, by: str = "human"
+        self, name: str, status: Status, reason: str, *, version: int | None = None, by: str = "human", over: str | None = None
     ) -> ToolPackage:
-        """Give a version, the head if none is named, another status. A version newer than the head becomes it by being admitted."""
+        """Give a version, the head if none is named, another status. A version newer than the head becomes it by being admitted.
+
+        `over`: not where a version other than this one (`name@version`, "": none) is offered now; then InputError is raised.
+        """
         number = version
 
         def change() -> Entries:
             nonlocal number
             tool = self._shelf.tool(name)
             number = tool.head if version is None else version
+            if (
+                over is not None
+                and tool.current.status is Status.ADMITTED
+                and tool.current.identity not in (over, f"{name}@{number}")
+            ):
+                raise InputError(f"{name} was changed meanwhile: {tool.current.identity} is offered now")
             return [_entry(Kind.STATUS, name, tool.id_of(number), by, reason, status)]
 
         await self._change(change)
@@ -173,8 +182,8 @@ class Library:
         await self._change(change)
         return self._shelf.tool(name).version(version)
 
-    async def record(self, use: Use) -> None:
-        """Note one call of a tool. Raises InputError for a version that is not there."""
+    async def record(self, use: Use, *, key: str = "") -> None:
+        """Note one call of a tool; under the same `key`, once. Raises InputError for a version that is not there."""
         self._refuse_if_frozen()
         name, _, number = use.tool.partition("@")
         if not number.isdecimal():
@@ -182,7 +191,7 @@ class Library:
         if not (tool := self._shelf.find(name)) or int(number) > tool.versions[-1].version:
             await self.refresh()
         self._shelf.tool(name).version(int(number))
-        await self._uses.write(name, use)
+        await self._uses.write(name, use, key)
 
     async def usage(self, name: str, version: int | None = None) -> Usage:
         """How a tool, or one version of it, was used by all who share the library. Kept out of a frozen library's snapshot: it is

@@ -1,23 +1,24 @@
 """The tools of a library, one module each: `from toolbox import NAME` gives the function NAME of toolbox/NAME.py.
 
 A tool is imported when it is first asked for, so one that is broken is in nobody's way. In an agent's session the calls are noted
-(`record`), for the host to ask about; that is the word of a process in which untrusted code runs.
+(`_record`), for the host to ask about; that is the word of a process in which untrusted code runs. All names here begin with _ or
+are capitals: a tool may have any other.
 """
 
-import ast
-import functools
-import importlib
-import inspect
-import linecache
-import sys
-import time
+import ast as _ast
+import functools as _functools
+import importlib as _importlib
+import inspect as _inspect
+import linecache as _linecache
+import sys as _sys
+import time as _time
 from collections.abc import Callable
 from types import FunctionType, ModuleType
 from typing import Any
 
-_MOST, _CHARACTERS = 200, 400  # calls that are noted, and what is kept of the arguments of one
+_CHARACTERS = 400  # of the call that is kept of a fault
 
-_notes: list[dict[str, Any]] | None = None
+_tallies: dict[str, dict[str, Any]] | None = None  # by tool; None: nothing is noted
 _depth = 0
 
 
@@ -27,7 +28,7 @@ class Toolbox(ModuleType):
             raise AttributeError(name)
         full = f"{self.__name__}.{name}"
         try:
-            importlib.import_module(full)
+            _importlib.import_module(full)
         except ModuleNotFoundError as error:
             if error.name != full:
                 raise
@@ -37,70 +38,91 @@ class Toolbox(ModuleType):
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, ModuleType) and value.__name__ == f"{self.__name__}.{name}":
             value = getattr(value, name)  # the import system puts the module here: callers want the function
-            if _notes is not None and isinstance(value, FunctionType):
+            if _tallies is not None and isinstance(value, FunctionType):
                 value = _noted(name, value)
         super().__setattr__(name, value)
 
 
-def _record(before: list[dict[str, Any]]) -> None:
-    """Note each call from now on, after these."""
-    global _notes
-    _notes = before
+def _record(before: dict[str, dict[str, Any]]) -> None:
+    """Count each call from now on, on top of these tallies."""
+    global _tallies
+    _tallies = before
+
+
+def _renew(names: dict[str, Any], tools: tuple[str, ...]) -> None:
+    """Put the tools as they are now where `names`, an agent's globals, has them from before; what is no tool of these stays."""
+    for name, value in list(names.items()):
+        if isinstance(value, FunctionType) and value.__name__ in tools and value.__module__ == f"{__name__}.{value.__name__}":
+            names[name] = getattr(_sys.modules[__name__], value.__name__)
 
 
 def _noted(name: str, function: FunctionType) -> Callable[..., Any]:
-    @functools.wraps(function)
+    @_functools.wraps(function)
     def call(*args: Any, **kwargs: Any) -> Any:
         global _depth
-        outermost, started = _depth == 0, time.perf_counter()
+        outermost, started, raised = _depth == 0, _time.perf_counter(), None
         _depth += 1
-        fault = ""
         try:
-            result = function(*args, **kwargs)
-        except Exception as error:
-            fault = _fault(function, args, kwargs, error)
-            if outermost or fault:
-                _note(name, started, outermost, fault, f"{type(error).__name__}: {error}"[:200], args, kwargs)
+            return function(*args, **kwargs)
+        except BaseException as error:
+            raised = error
             raise
         finally:
             _depth -= 1
-        if outermost:
-            _note(name, started, True)
-        return result
+            _note(name, function, _time.perf_counter() - started, outermost, raised, args, kwargs)
 
     return call
 
 
 def _note(
-    name: str, started: float, outermost: bool, fault: str = "", error: str = "", args: tuple[Any, ...] = (), kwargs: Any = None
+    name: str,
+    function: FunctionType,
+    seconds: float,
+    outermost: bool,
+    raised: BaseException | None,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
 ) -> None:
-    if _notes is not None and len(_notes) < _MOST:
-        seconds = round(time.perf_counter() - started, 6)
-        call = _written(name, args, kwargs or {}) if fault else ""
-        _notes.append({"tool": name, "outermost": outermost, "s": seconds, "error": error, "fault": fault, "call": call})
+    """Add a call to the tool's tally: `calls` by the agent's code, those that `failed`, their seconds `s`; and of all calls
+    the `faults`, with the last one's `error` and `call`.
+    """
+    if _tallies is None:
+        return
+    tally = _tallies.setdefault(name, {"tool": name, "calls": 0, "failed": 0, "s": 0.0, "faults": 0, "error": "", "call": ""})
+    if outermost:
+        tally["calls"] += 1
+        tally["failed"] += raised is not None
+        tally["s"] += seconds
+    try:
+        if isinstance(raised, Exception) and _to_blame(function, args, kwargs, raised):
+            tally["faults"] += 1
+            tally["error"] = f"{type(raised).__name__}: {raised}"[:200]
+            tally["call"] = _written(name, args, kwargs)
+    except Exception:  # an exception may be of any kind, and have any text
+        tally["error"] = tally["call"] = ""
 
 
-def _fault(function: FunctionType, args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception) -> str:
-    """The exception's type, if this tool is to blame: not the one that called it wrongly, not a tool that refuses its input by
-    raising, and not one that another tool let down.
+def _to_blame(function: FunctionType, args: tuple[Any, ...], kwargs: dict[str, Any], error: Exception) -> bool:
+    """Whether this tool is at fault: not the one that called it wrongly, not a tool that refuses its input by raising, and not one
+    that another tool let down.
     """
     try:
-        inspect.signature(function).bind(*args, **kwargs)
+        _inspect.signature(function).bind(*args, **kwargs)
     except TypeError:
-        return ""
+        return False
     if getattr(error, "_seen", False):
-        return ""
+        return False
     try:
         error._seen = True  # type: ignore[attr-defined]
     except AttributeError:
-        return ""
+        return False
     last = error.__traceback__
     while last is not None and last.tb_next is not None:
         last = last.tb_next
-    linecache.checkcache()  # a new version has the old one's file name
-    line = linecache.getline(last.tb_frame.f_code.co_filename, last.tb_lineno).strip() if last else ""
+    _linecache.checkcache()  # a new version has the old one's file name
+    line = _linecache.getline(last.tb_frame.f_code.co_filename, last.tb_lineno).strip() if last else ""
     own = last is not None and last.tb_frame.f_globals.get("__name__") == function.__module__
-    return "" if own and line.startswith(("raise", "assert")) else type(error).__name__
+    return not (own and line.startswith(("raise", "assert")))
 
 
 def _written(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
@@ -108,7 +130,7 @@ def _written(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     try:
         pieces = [repr(one) for one in args] + [f"{key}={value!r}" for key, value in kwargs.items()]
         text = f"{name}({', '.join(pieces)})"
-        if len(text) > _CHARACTERS or [ast.literal_eval(repr(one)) for one in (*args, *kwargs.values())] != [
+        if len(text) > _CHARACTERS or [_ast.literal_eval(repr(one)) for one in (*args, *kwargs.values())] != [
             *args,
             *kwargs.values(),
         ]:
@@ -118,4 +140,4 @@ def _written(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     return text
 
 
-sys.modules[__name__].__class__ = Toolbox
+_sys.modules[__name__].__class__ = Toolbox

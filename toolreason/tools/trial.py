@@ -128,9 +128,11 @@ def install_code(packages: Sequence[ToolPackage], *, recorded: bool = False) -> 
     return _cell("install", files, recorded)
 
 
-def notes_code(seen: int) -> str:
-    """The cell whose value are the calls noted in this session but the first `seen`; `toolreason.tools.notes` reads it."""
-    return _cell("notes", seen)
+def notes_code(seen: dict[str, list[int]]) -> str:
+    """The cell whose value are the tallies of this session's calls that differ from those `seen` (calls and faults by tool);
+    `toolreason.tools.notes` reads it.
+    """
+    return _cell("notes", seen, MOST_RESULT)
 
 
 async def call(

@@ -35,14 +35,25 @@ def install(files: dict[str, str], recorded: bool = False) -> None:
         toolbox._record(before)
 
 
-def notes(seen: int) -> str:
-    """The calls that were noted, but the first `seen`, in JSON."""
-    return json.dumps(_noted()[seen:])
+def notes(seen: dict[str, list[int]], most: int) -> str:
+    """The tallies of calls that are not as they were `seen` (calls and faults by tool), in JSON of about `most` characters: what is
+    too long loses the texts of its faults, then whole tallies, which come the next time.
+    """
+    rows = [row for name, row in _noted().items() if [row["calls"], row["faults"]] != seen.get(name)]
+    rows.sort(key=lambda row: -row["faults"])
+    while rows and len(repr(text := json.dumps(rows))) > most:
+        told = [at for at, row in enumerate(rows) if row["call"] or row["error"]]
+        if told:
+            rows[told[-1]] = {**rows[told[-1]], "call": "", "error": ""}
+        else:
+            rows.pop()
+    return text if rows else "[]"
 
 
-def _noted() -> list[Any]:
+def _noted() -> dict[str, Any]:
     toolbox: Any = sys.modules.get(FOLDER)
-    return list(getattr(toolbox, "_notes", None) or [])
+    tallies: Any = getattr(toolbox, "_tallies", None)
+    return tallies if isinstance(tallies, dict) else {}  # the same one: what was imported before goes on counting in it
 
 
 def test(source: str, function: str, tool: str, spoil: bool) -> str | None:

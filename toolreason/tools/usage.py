@@ -102,8 +102,9 @@ class Uses:
     def __init__(self, store: BaseStore, root: tuple[str, ...]) -> None:
         self._store, self._root = store, (*root, "uses")
 
-    async def write(self, name: str, use: Use) -> None:
-        key = f"{time.time_ns():020d}-{uuid.uuid4().hex[:16]}"
+    async def write(self, name: str, use: Use, key: str = "") -> None:
+        """Under a `key` of the caller's a use that comes twice counts once."""
+        key = key or f"{time.time_ns():020d}-{uuid.uuid4().hex[:16]}"
         await run(self._store, [put((*self._root, name), key, asdict(use))])
 
     async def read(self, *name: str) -> list[Use]:

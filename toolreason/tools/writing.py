@@ -15,13 +15,15 @@ from importlib.resources import files
 
 from toolreason.errors import InputError
 from toolreason.policies.base import Message
-from toolreason.tools import signature
+from toolreason.tools import signature, untrusted
 from toolreason.tools.package import Ticket, ToolPackage
 
 CONTEXT = 1_500  # characters of a problem that the builder sees
 FEEDBACK = 1_200  # and of the reasons why the last attempt was refused
-_VERDICT = re.compile(r"^\W*(correct|safe|general)\W+(yes|no|true|false)\b", re.IGNORECASE | re.MULTILINE)
-_REASON = re.compile(r"^\W*reason\W+(.+)$", re.IGNORECASE | re.MULTILINE)
+NEED = 2_000  # of what a ticket asks for
+LINE = 400  # of a line that names a tool
+_VERDICT = re.compile(r"^[^\w\n]*(correct|safe|general)[^\w\n]+(yes|no|true|false)\b", re.IGNORECASE | re.MULTILINE)
+_REASON = re.compile(r"^[^\w\n]*reason[^\w\n]+(.+)$", re.IGNORECASE | re.MULTILINE)
 
 
 @cache
@@ -37,45 +39,57 @@ def _filled(wording: str, /, **values: str) -> str:
 
 def code(ticket: Ticket, reasons: Sequence[str] = ()) -> list[Message]:
     """Ask for a function. `reasons`: why the last attempt was refused."""
-    text = _filled("code", need=ticket.need, context=ticket.context[:CONTEXT], feedback=_feedback(reasons))
-    return _asked(text)
+    return _asked(
+        _filled("code", need=_need(ticket), context=untrusted.block(ticket.context, CONTEXT), feedback=_feedback(reasons))
+    )
 
 
 def repair(ticket: Ticket, old: ToolPackage, error: str, reasons: Sequence[str] = ()) -> list[Message]:
     """Ask for a tool's next version."""
-    text = _filled("repair", code=old.code.rstrip(), failing=ticket.failing, error=error, feedback=_feedback(reasons))
-    return _asked(text)
+    code, failing = untrusted.fenced(old.code), untrusted.fenced(ticket.failing)
+    return _asked(_filled("repair", code=code, failing=failing, error=untrusted.line(error), feedback=_feedback(reasons)))
 
 
 def suite(ticket: Ticket, written: str, reasons: Sequence[str] = ()) -> list[Message]:
     """Ask for the tests of a function, by its head. Raises InputError where `written` is no tool."""
     name = signature.read(written).name
-    return _asked(_filled("tests", need=ticket.need, header=header(written), name=name, feedback=_feedback(reasons)))
+    return _asked(_filled("tests", need=_need(ticket), header=header(written), name=name, feedback=_feedback(reasons)))
 
 
 def critic(ticket: Ticket, package: ToolPackage) -> list[Message]:
-    text = _filled("critic", need=ticket.need, code=package.code.rstrip(), tests=package.tests.rstrip())
-    return [{"role": "user", "content": text}]
+    code, tests = untrusted.fenced(package.code), untrusted.fenced(package.tests)
+    return [{"role": "user", "content": _filled("critic", need=_need(ticket), code=code, tests=tests)}]
 
 
 def _asked(text: str) -> list[Message]:
     return [{"role": "system", "content": _wordings()["builder"]}, {"role": "user", "content": text}]
 
 
+def _need(ticket: Ticket) -> str:
+    return untrusted.block(ticket.need, NEED)
+
+
 def _feedback(reasons: Sequence[str]) -> str:
     if not reasons:
         return ""
-    listed = "\n".join(f"- {reason}" for reason in reasons)[:FEEDBACK]
+    listed = "\n".join(f"- {untrusted.line(reason)}" for reason in reasons)[:FEEDBACK]
     return f"\nThe last attempt was refused. Do it otherwise:\n{listed}\n"
 
 
-def header(written: str) -> str:
-    """The line that says how a tool is called, with its docstring's first line. Raises InputError where it is no tool."""
+def header(written: str, description: str | None = None) -> str:
+    """The line that says how a tool is called and, after a colon, the first line of its description (None: of its docstring).
+
+    Raises InputError where it is no tool.
+    """
     name = signature.read(written).name
     found = next(node for node in signature.functions(signature.parse(written)) if node.name == name)
-    returns = f" -> {ast.unparse(found.returns)}" if found.returns else ""
-    said = (ast.get_docstring(found) or "").strip().partition("\n")[0]
-    return f"{name}({ast.unparse(found.args)}){returns}: {said}"
+    try:
+        returns = f" -> {ast.unparse(found.returns)}" if found.returns else ""
+        head = f"{name}({ast.unparse(found.args)}){returns}"
+    except RecursionError as error:
+        raise InputError(f"the signature of {name} is nested too deep: write plain types and defaults") from error
+    said = (ast.get_docstring(found) or "") if description is None else description
+    return untrusted.line(f"{head}: {said.strip().partition(chr(10))[0]}", LINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +112,7 @@ def review(answer: str) -> Review:
     """The critic's answer, read line by line; of several verdicts the last counts."""
     verdicts = {name.lower(): word.lower() in ("yes", "true") for name, word in _VERDICT.findall(answer)}
     reasons = _REASON.findall(answer)
-    return Review(**verdicts, reason=reasons[-1].strip()[:300] if reasons else "")
+    return Review(**verdicts, reason=untrusted.line(reasons[-1]) if reasons else "")
 
 
 def offered(packages: Sequence[ToolPackage]) -> str:
@@ -106,7 +120,7 @@ def offered(packages: Sequence[ToolPackage]) -> str:
     lines = []
     for package in packages:
         try:
-            lines.append(f"- {header(package.code)}")
+            lines.append(f"- {header(package.code, package.description)}")
         except InputError:  # written by an older gate
-            lines.append(f"- {package.name}: {package.description}")
+            lines.append(untrusted.line(f"- {package.name}: {package.description}", LINE))
     return "\n".join(lines)

@@ -17,7 +17,7 @@ _FENCE = re.compile(r"^[ \t]*(?P<mark>`{3,}|~{3,})[ \t]*(?P<language>[\w+.-]*)[^
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\[\s\S]|[{}]")
 _ANSWER_TAG = re.compile(r"<answer>((?:(?!</?answer>)[\s\S])*)</answer>")
 _ANSWER_LINE = re.compile(r"(?i:\banswer\b)(?:\s*(?i:is)\b)?[\s*_:$]*(?:\\(?:text|mathrm|boxed)\s*\{)?\(?([A-Z])\b(?![-'/])")
-_PYTHON = {"python", "python3", "py", "tool", "tool_code"}
+_PYTHON = {"python", "python3", "py", "tool_code"}  # not "tool": a build ticket of `uct`
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +73,14 @@ def _fence(text: str, opening: re.Match[str], closing: re.Match[str] | None) -> 
     return Fence(opening["language"].lower(), text[opening.end() + 1 : body_end], opening.start(), end, closing is not None)
 
 
+def plain(response: str) -> str:
+    """The response without special tokens."""
+    return _SPECIAL.sub("", response)
+
+
 def prose(response: str) -> str:
     """The response without special tokens and with its fenced blocks blanked out."""
-    text = _SPECIAL.sub("", response)
+    text = plain(response)
     parts, at = [], 0
     for fence in fences(text):
         parts.append(text[at : fence.start])
@@ -166,6 +171,6 @@ def _squeeze(text: str) -> str:
 
 def program(response: str) -> str | None:
     """The last closed fenced block of Python (of no language, where none says Python). None where there is none."""
-    closed = [fence for fence in fences(_SPECIAL.sub("", response)) if fence.closed and fence.body.strip()]
+    closed = [fence for fence in fences(plain(response)) if fence.closed and fence.body.strip()]
     python = [fence for fence in closed if fence.language in _PYTHON] or [fence for fence in closed if not fence.language]
     return python[-1].body if python else None
