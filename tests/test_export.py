@@ -342,6 +342,7 @@ def test_text_only_trajectories_have_no_token_rows() -> None:
         ("rl", {"end_tokens": [1]}, "every trained token was sampled"),
         ("sft", {"end_tokens": [-100]}, "not -100"),
         ("sft", {"problems": {}}, "for messages only"),
+        ("messages", {"problems": {}, "aside": True}, "leave problems out"),
     ],
 )
 def test_options_that_cannot_be_are_refused_at_once(purpose: str, options: dict[str, Any], words: str) -> None:
@@ -404,6 +405,46 @@ def test_the_wording_of_the_strategy_is_told_from_the_prompt() -> None:
         segments = (speaker.tokenizer.prompt(asked), *speaker.trajectory().segments[1:])
         one = replace(speaker.trajectory(), segments=segments, settings={"system": system})
         assert only(one, "messages", problems={"eggs": PROBLEM})["messages"][:-1] == asked
+
+
+@pytest.mark.parametrize("system", [None, "Be brief. There are:\n{tools}\nNo more."])
+def test_the_tools_that_a_prompt_offered_are_in_its_messages(system: str | None) -> None:
+    speaker = Speaker(LLAMA3)
+    asked = prompts.messages(PROBLEM, "uct", system)
+    asked[0]["content"] = asked[0]["content"].replace("{tools}", "- f(x: int) -> int: Squares (.*?).\n- g() -> str: G.")
+    segments = (speaker.tokenizer.prompt(asked), *speaker.trajectory().segments[1:])
+    one = replace(speaker.trajectory(), segments=segments, settings={"system": system})
+    assert only(one, "messages", problems={"eggs": PROBLEM})["messages"][:-1] == asked
+
+
+def built(speaker: Speaker, verdict: Judgement = Judgement.CORRECT) -> Trajectory:
+    """A trajectory for which a builder was asked twice."""
+    one = speaker.trajectory().with_verdict(Verdict(verdict))
+    sides = [
+        replace(one, id=f"side{at}", strategy="build:code", verdict=None, segments=(one.segments[0], speaker.model(f"def f{at}")))
+        for at in range(2)
+    ]
+    return replace(one, aside=tuple(sides), sample=3)
+
+
+def test_what_a_builder_said_is_left_out_and_counted_or_rows_of_its_own(speaker: Speaker) -> None:
+    report = Report()
+    (alone,) = export.rows([built(speaker)], report=report)
+    assert alone == only(replace(speaker.trajectory(), sample=3))
+    assert (report.read, report.rows, report.aside) == (1, 1, 2)
+
+    report = Report()
+    row, *sides = export.rows([built(speaker)], "rl", aside=True, report=report)
+    assert row["id"] == "one"
+    assert [(side["id"], side["strategy"], side["sample"], side["reward"]) for side in sides] == [
+        ("side0", "build:code", 3, 1.0),
+        ("side1", "build:code", 3, 1.0),
+    ]
+    assert (report.read, report.rows, report.aside) == (3, 3, 0)
+
+    report = Report()
+    assert list(export.rows([built(speaker, Judgement.WRONG)], aside=True, report=report)) == []
+    assert report.aside == 2  # a wrong rollout's builder is not trained on either
 
 
 def test_problems_that_are_not_those_of_the_run_are_refused() -> None:

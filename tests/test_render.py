@@ -14,7 +14,7 @@ from rich.console import Console, RenderableType
 from toolreason import render
 from toolreason.render import LiveView, visible
 from toolreason.stats import Paired, Tally
-from toolreason.types import Cell, CellResult, Judgement, Outcome, Segment, Source, StopReason, Trajectory, Verdict
+from toolreason.types import Cell, CellResult, Judgement, Outcome, Segment, Source, StopReason, Tooling, Trajectory, Verdict
 
 HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m\r[bold red]markup[/] [link=file:///etc]x[/link] \u202egnp.exe\u200b\u2028\x08\x7f\ud800"
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
@@ -166,3 +166,36 @@ def test_the_picture_is_well_formed_and_loads_nothing(tmp_path: Path, hostile: s
     ElementTree.fromstring(svg)
     assert "<script" not in svg
     assert not re.search(r"url\(['\"]?http|@font-face|xlink|<image", svg)
+
+
+def test_what_became_of_a_librarys_tools_is_told_and_what_the_builder_said() -> None:
+    segments = (Segment(Source.PROMPT, "Write a function.", (1, 2)), Segment(Source.MODEL, f"def f{HOSTILE}", (3, 4, 5)))
+    side = Trajectory("side", "p", "build:code", "scripted", segments, StopReason.ANSWERED)
+    tooling = Tooling(("a@1",), ("b@1",), ("a@2",), (f"no{HOSTILE}",), ("a@1", "a@1", "b@1"), ("a@1",))
+    one = trajectory(aside=(side,), tooling=tooling)
+    shown = show(render.trajectory(one), terminal=False)
+    for line in (
+        "tools offered: a@1",
+        "tools made: b@1",
+        "tools repaired: a@2",
+        "tools used: a@1 (2 times), b@1",
+        "tools failed: a@1",
+    ):
+        assert f"{line}\n" in shown
+    assert "ticket refused: no" in shown
+    assert "4 tokens and 3 of the builder's" in shown
+    assert "[build:code by scripted: 3 tokens, answered]\nWrite a function.def f" in shown  # nothing is shortened here
+    assert "[build:code by scripted: 3 tokens, answered]\ndef f" in show(render.trajectory(one, prompt_chars=600), terminal=False)
+    assert not any(sign in shown for sign in "\x1b\u202e\x07")
+    assert "tools offered: none" in show(render.header(trajectory(tooling=Tooling())), terminal=False)
+    assert "tools" not in show(render.header(trajectory()), terminal=False)
+
+
+def test_the_tokens_of_the_builder_are_in_the_summary() -> None:
+    side = Trajectory("side", "p", "build:code", "scripted", (Segment(Source.MODEL, "x", (3, 4, 5)),), StopReason.ANSWERED)
+    tally = Tally(1)
+    tally.add(trajectory(aside=(side,)))
+    assert tally.summary().tokens["builder"] == 3
+    assert tally.sampled == 5
+    assert "3 builder" in show(render.summary_table(tally.summary()), terminal=False)
+    assert "builder" not in Tally(0).summary().tokens

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from rich.text import Text
 
 from toolreason import failures
 from toolreason.stats import Paired, Summary
-from toolreason.types import Judgement, Outcome, Segment, Source, StopReason, Trajectory
+from toolreason.types import Judgement, Outcome, Segment, Source, StopReason, Tooling, Trajectory
 
 STYLES = {Source.PROMPT: "dim", Source.MODEL: "", Source.HINT: "bold magenta", Source.TOOL: "cyan"}
 ERROR, SPECIAL = "red", "dim"
@@ -73,9 +74,11 @@ def headline(trajectory: Trajectory) -> Text:
     out = Text.assemble((visible(trajectory.id[:12]), "bold"))
     out.append(f"  {_short(trajectory.problem_id, 40)} #{trajectory.sample}  ")
     out.append_text(_verdict(trajectory))
-    ran, tokens = len(trajectory.cells), trajectory.tokens()
+    ran, tokens, aside = len(trajectory.cells), trajectory.tokens(), sum(one.spent for one in trajectory.aside)
     out.append(f"  {trajectory.stop}", ERROR if trajectory.stop is StopReason.ABORTED else "")
-    out.append(f"  {ran} call{'' if ran == 1 else 's'}  {tokens} tokens", "dim")
+    out.append(
+        f"  {ran} call{'' if ran == 1 else 's'}  {tokens} tokens" + (f" and {aside} of the builder's" if aside else ""), "dim"
+    )
     return out
 
 
@@ -91,9 +94,31 @@ def header(trajectory: Trajectory) -> Text:
     for mode, found in failures.modes(trajectory).items():
         for one in found:
             out.append(f"\n{failures.MODES[mode]}, {one.kind} in segment {one.segment}: {visible(one.excerpt)}", "yellow")
+    if trajectory.tooling is not None:
+        out.append_text(tooling(trajectory.tooling))
     if trajectory.error:
         out.append(f"\nerror: {visible(trajectory.error)}", ERROR)
     return out
+
+
+def tooling(one: Tooling) -> Text:
+    """What became of a tool library's tools in a rollout, a line each."""
+    out = Text()
+    for what in ("offered", "made", "repaired", "used", "failed"):
+        counts = Counter(getattr(one, what))
+        told = ", ".join(f"{_short(name, 80)}{f' ({count} times)' if count > 1 else ''}" for name, count in counts.items())
+        if told or what == "offered":
+            out.append(f"\ntools {what}: {told or 'none'}", "yellow" if what == "failed" else "dim")
+    for reason in one.refused:
+        out.append(f"\nticket refused: {_short(reason, 300)}", "yellow")
+    return out
+
+
+def aside(one: Trajectory, *, prompt_chars: int | None = 0, ids: bool = False) -> Text:
+    """A call of the policy outside of a rollout's own text. `prompt_chars` 0 leaves the prompt out."""
+    out = Text.assemble((f"\n[{visible(one.strategy)} by {visible(one.policy)}: {one.spent} tokens, {one.stop}]\n", "bold"))
+    said = one.segments if prompt_chars != 0 else [part for part in one.segments if part.source is not Source.PROMPT]
+    return out.append_text(segments_text(said, prompt_chars=prompt_chars, ids=ids))
 
 
 def legend() -> Text:
@@ -101,8 +126,9 @@ def legend() -> Text:
 
 
 def trajectory(one: Trajectory, *, prompt_chars: int | None = None, ids: bool = False) -> RenderableType:
-    """A whole trajectory with header and legend."""
-    return Group(header(one), legend(), Text(), segments_text(one.segments, prompt_chars=prompt_chars, ids=ids))
+    """A whole trajectory with header and legend; then what the builder of tools said, with its prompts if none is shortened."""
+    builder = [aside(part, prompt_chars=None if prompt_chars is None else 0, ids=ids) for part in one.aside]
+    return Group(header(one), legend(), Text(), segments_text(one.segments, prompt_chars=prompt_chars, ids=ids), *builder)
 
 
 def _verdict(one: Trajectory) -> Text:

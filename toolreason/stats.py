@@ -14,6 +14,7 @@ from toolreason import failures
 from toolreason.types import Judgement, Source, StopReason, Trajectory
 
 Z95 = 1.959963984540054
+BUILDER = "builder"  # among the tokens by source: what was said aside, to build tools
 
 
 def wilson(successes: int, trials: int, z: float = Z95) -> tuple[float, float]:
@@ -196,9 +197,10 @@ class Tally:
 
     def add(self, trajectory: Trajectory, *, resumed: bool = False) -> None:
         """Count one. Aborted rollouts count as such and in nothing else: they will be done again."""
+        aside = sum(one.spent for one in trajectory.aside)
         if not resumed:
             lost = sum(len(part.segment.token_ids) for part in trajectory.taken_back)
-            self.sampled += trajectory.tokens(Source.MODEL) + lost
+            self.sampled += trajectory.tokens(Source.MODEL) + lost + aside
         if trajectory.stop is StopReason.ABORTED:
             self.aborted += 1
             self.last_error = trajectory.error
@@ -212,6 +214,8 @@ class Tally:
         self.failures.update(name for name, found in failures.modes(trajectory).items() if found)
         for segment in trajectory.segments:
             self.tokens[segment.source.value] += len(segment.token_ids)
+        if aside:
+            self.tokens[BUILDER] += aside
         verdict = trajectory.verdict
         self.judgements[Judgement.UNSCORED if verdict is None else verdict.judgement] += 1
         if verdict is None or verdict.judgement is Judgement.UNSCORED:
@@ -246,7 +250,7 @@ class Tally:
             calls=cells / self.finished if self.finished else 0.0,
             cells=cells,
             failing_cells={name: n / cells for name, n in self.outcomes.most_common() if name != "ok"},
-            tokens={source.value: self.tokens[source.value] for source in Source},
+            tokens={name: self.tokens[name] for name in (*Source, *({BUILDER} & self.tokens.keys()))},
             tokens_per_s=self.sampled / wall_s if wall_s > 0 else 0.0,
             wall_s=wall_s,
             idle_share=idle_share,

@@ -8,14 +8,16 @@ import pytest
 
 from tests.graphs.competent import TESTS, TICKET, Competent
 from tests.graphs.uct_runs import PROBLEM, SETTINGS, Run
-from toolreason.errors import CapabilityError
+from toolreason.errors import CapabilityError, SettingsError
 from toolreason.execution import SessionBook
 from toolreason.execution.base import Sandbox
 from toolreason.rollouts import rollout
-from toolreason.strategies.uct import ENOUGH, FROZEN
+from toolreason.strategies.base import parse_settings
+from toolreason.strategies.uct import ENOUGH, FROZEN, UctSettings
 from toolreason.tools.package import Status
 from toolreason.tools.workshop import Workshop
 from toolreason.types import Reference, ReferenceKind, Source, StopReason, Trajectory, from_json, to_json
+from toolreason.verify import extract
 
 
 async def test_a_missing_tool_is_asked_for_built_used_and_found_again(run: Run) -> None:
@@ -217,3 +219,27 @@ async def test_without_a_workshop_it_says_what_is_missing(sandbox: Sandbox) -> N
     async with SessionBook(sandbox) as book:
         with pytest.raises(CapabilityError, match="workshop"):
             await rollout(PROBLEM, strategy="uct", policy=Competent().policy(), sessions=book)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"), [("stateful=false", "leave it out"), ("max_calls=0", "at least 1"), ("attempts=0", "at least 1")]
+)
+def test_settings_that_cannot_be_are_refused_with_what_to_do(wrong: str, words: str) -> None:
+    with pytest.raises(SettingsError, match=words):
+        parse_settings(UctSettings, [wrong])
+
+
+def test_a_ticket_is_no_program() -> None:
+    """Where a program is asked for, the last block of Python is the answer, whatever is asked for after it."""
+    said = "```python\nprint(1)\n```\n```tool\ncount primes\n```\n"
+    assert extract.program(said) == "print(1)\n"
+    assert extract.program("```tool\ncount primes\n```\n") is None
+
+
+async def test_the_builder_says_nothing_once_the_tokens_are_used_up(run: Run) -> None:
+    spent = len(TICKET) + 60
+    competent = Competent()
+    done = await run(competent, max_tokens=spent, offered=0)
+    assert "critic" not in competent.asked
+    assert await run.library.search("multiples") == []
+    assert sum(one.spent for one in done.aside) <= spent

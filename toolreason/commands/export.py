@@ -37,6 +37,10 @@ def export(
         str | None,
         typer.Option(help="messages: the problems the run was collected with, to have roles in place of a prompt's text."),
     ] = None,
+    aside: Annotated[
+        bool,
+        typer.Option("--aside", help="uct: rows of what the builder of tools said too, each call one, with the rollout's verdict."),
+    ] = False,
     split: Annotated[float | None, typer.Option(help="This share of the problems goes to a test part of its own.")] = None,
     seed: Annotated[int, typer.Option(help="Of the split and of --shuffle.")] = 0,
     shuffle: Annotated[bool, typer.Option("--shuffle", help="The rows in random order.")] = False,
@@ -72,6 +76,7 @@ def export(
         max_tokens=max_tokens,
         long=long,
         problems=None if problems is None else _problems(problems),
+        aside=aside,
     )
     _quiet(out)
     written = files.write(out, rows, split=split, seed=seed, shuffle=shuffle, overwrite=overwrite, check=report.check)
@@ -79,6 +84,10 @@ def export(
         common.print_json({**report.to_dict(), "out": {str(file): count for file, count in written.items()}})
     else:
         _print(report, written)
+    if report.aside and not aside:
+        common.say(
+            f"note: {report.aside} calls of the builder of tools are no rows; --aside takes those of exported rollouts", "dim"
+        )
     if report.unended:
         common.say(
             f"warning: {report.unended} rows end at </answer> without an end token, as they were stopped there: a model trained on "

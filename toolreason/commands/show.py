@@ -25,11 +25,14 @@ def show(
     ] = None,
     verdict: Annotated[str | None, typer.Option(metavar="VERDICT", help="Only these: correct, wrong or unscored.")] = None,
     tokens: Annotated[bool, typer.Option("--tokens", help="Token ids in place of text.")] = False,
-    full: Annotated[bool, typer.Option("--full", help="The whole prompt, however long.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="The whole prompt, however long, and those of the builder of tools.")
+    ] = False,
     svg: Annotated[Path | None, typer.Option(help="Write the trajectory as a picture to this file.")] = None,
     json_: common.JsonOption = False,
 ) -> None:
-    """List the trajectories of a run, or show one in colour by source: prompt, model, hint, tool, error.
+    """List the trajectories of a run, or show one in colour by source: prompt, model, hint, tool, error. With a tool library (uct):
+    which tools were offered, made, repaired, used and refused, and what their builder said.
 
     Examples:
 
@@ -110,6 +113,8 @@ def _manifest(directory: Path) -> dict[str, Any]:
 
 
 def _row(one: Trajectory) -> dict[str, Any]:
+    from dataclasses import asdict
+
     from toolreason.failures import modes
 
     return {
@@ -121,6 +126,8 @@ def _row(one: Trajectory) -> dict[str, Any]:
         "stop": one.stop.value,
         "calls": len(one.cells),
         "tokens": one.tokens(),
+        "spent": one.spent,
+        "tools": None if one.tooling is None else asdict(one.tooling),
         "faults": list(one.faults),
         "failures": {name: len(found) for name, found in modes(one).items()},
         "error": one.error,

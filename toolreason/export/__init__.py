@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -68,16 +69,29 @@ def read(source: str | Path | Sequence[str | Path] | Iterable[Trajectory]) -> It
 def _rows(trajectories: Iterable[Trajectory], options: Options, report: Report) -> Iterator[Row]:
     seen: set[str] = set()
     make = text.Maker(options) if options.purpose is Purpose.MESSAGES else tokens.Maker(options)
-    for trajectory in map(whole, trajectories):
+
+    def row(trajectory: Trajectory) -> Row | None:
         report.read += 1
         try:
             _check(trajectory, options, seen)
-            row = make(trajectory, report)
+            made = make(trajectory, report)
         except LeftOut as reason:
             report.left_out[str(reason)] += 1
-            continue
+            return None
         report.rows += 1
-        yield row
+        return made
+
+    for trajectory in map(whole, trajectories):
+        made = row(trajectory)
+        if made is not None:
+            yield made
+        if made is None or not options.aside:
+            report.aside += len(trajectory.aside)
+            continue
+        for one in trajectory.aside:
+            said = row(replace(one, verdict=trajectory.verdict, sample=trajectory.sample))
+            if said is not None:
+                yield said
 
 
 def _check(trajectory: Trajectory, options: Options, seen: set[str]) -> None:

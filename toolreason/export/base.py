@@ -42,7 +42,8 @@ class Options:
 
     `end_tokens` are the ids with which the model ends its turn: the first is put at the end of an answered trajectory that ends
     with none of them (it was stopped at `</answer>`), and is trained. `max_tokens` bounds a row, prompt included; a longer one is
-    dropped, or cut at its end with `long="truncate"`. `problems` by their ids, for messages.
+    dropped, or cut at its end with `long="truncate"`. `problems` by their ids, for messages. `aside`: what the builder of
+    tools said for a trajectory that gives a row (`Trajectory.aside`) gives rows of its own, with the verdict of that trajectory.
     """
 
     purpose: Purpose = Purpose.SFT
@@ -51,6 +52,7 @@ class Options:
     max_tokens: int | None = None
     long: Literal["drop", "truncate"] = "drop"
     problems: Mapping[str, Problem] | None = None
+    aside: bool = False
 
     def __post_init__(self) -> None:
         coerce_tuples(self, "end_tokens")
@@ -68,6 +70,10 @@ class Options:
             raise SettingsError("an end token is added for sft only: in rl rows every trained token was sampled, and text has none")
         if self.problems is not None and self.purpose is not Purpose.MESSAGES:
             raise SettingsError("problems are for messages only: token rows hold the prompt as it was given")
+        if self.problems is not None and self.aside:
+            raise SettingsError(
+                "what a builder was asked is in no problem: leave problems out to have aside rows, or the other way"
+            )
 
     @property
     def judgements(self) -> frozenset[Judgement]:
@@ -82,7 +88,7 @@ class Options:
 @dataclass(slots=True)
 class Report:
     """What came of an export. `tokens` by source (`end`: added end tokens), `trained` of them; `unended` are answered rows that
-    stop at `</answer>` without an end token.
+    stop at `</answer>` without an end token. `aside` are calls of the builder of tools that became no rows.
     """
 
     read: int = 0
@@ -90,6 +96,7 @@ class Report:
     truncated: int = 0
     unended: int = 0
     trained: int = 0
+    aside: int = 0
     tokens: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
 

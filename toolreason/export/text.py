@@ -90,18 +90,27 @@ def _asked(trajectory: Trajectory, problems: Mapping[str, Problem]) -> list[Mess
         raise LeftOut("not among the problems")
     prompt, system = _prompt(trajectory), trajectory.settings.get("system")
     known = wordings()
-    told = [name for name in known if known[name] in prompt]
+    told = {name: there for name, wording in known.items() if (there := _told(wording, prompt)) is not None}
     if system is None and not told:
         raise InputError(
             f"the system prompt of trajectory {trajectory.id} ({trajectory.strategy}) is none of ours: leave --problems out, "
             "which gives prompt and completion"
         )
-    messages = prompts.messages(problem, max(told or known, key=lambda name: len(known[name])), system)
+    name = max(told or known, key=lambda name: len(known[name]))
+    there = told.get(name) if system is None else _told(system, prompt)
+    messages = prompts.messages(problem, name, system if there is None else there)
     if any(message["content"].strip() not in prompt for message in messages):  # some templates strip
         raise InputError(
             f"problem {problem.id!r} is not what trajectory {trajectory.id} was asked: name the problems it was collected with"
         )
     return messages
+
+
+def _told(wording: str, prompt: str) -> str | None:
+    """A wording as it stands in the prompt, the tools of a library (`{tools}`) filled in; None where it does not."""
+    pattern = r"[\s\S]*?".join(map(re.escape, wording.split("{tools}")))
+    found = re.search(pattern, prompt)
+    return found.group() if found else None
 
 
 @cache

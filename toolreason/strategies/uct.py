@@ -50,7 +50,7 @@ class UctSettings(InterpreterSettings):
     def __post_init__(self) -> None:
         InterpreterSettings.__post_init__(self)
         at_least(self, 0, "offered", "max_tickets")
-        at_least(self, 1, "attempts", "build_tokens")
+        at_least(self, 1, "attempts", "build_tokens", "max_calls")
         if not self.stateful:
             raise SettingsError("stateful=false leaves no session for the tools to be in: leave it out, or use the strategy artist")
 
