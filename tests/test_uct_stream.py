@@ -1,4 +1,4 @@
-"""A library of tools from end to end: the stream's benchmark with a policy that can do all of it, a real engine, a real SQLite file."""
+"""A library of tools from end to end: the stream's benchmark with a policy that can do all of it, a real engine and SQLite file."""
 
 from __future__ import annotations
 
