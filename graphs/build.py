@@ -27,6 +27,7 @@ from toolreason.policies.base import Message, Policy
 from toolreason.tools import signature, suites, trial, writing
 from toolreason.tools.admission import Admission, dependencies, examine, settle
 from toolreason.tools.asking import ask, code_block, said
+from toolreason.tools.candidate import candidate
 from toolreason.tools.package import Status, Ticket, ToolPackage
 from toolreason.tools.workshop import Workshop
 from toolreason.types import Sampling, Trajectory
@@ -132,7 +133,7 @@ async def reproduce(state: BuildState, runtime: Runtime[BuildContext]) -> BuildS
         return {**nothing, "repaired": head}
     if head.status is Status.ADMITTED and head.identity != ticket.repairs:
         return {**nothing, "package": head}
-    return {**nothing, "reasons": [f"{ticket.failing} works in a session of its own: something else here changed what it uses"]}
+    return {**nothing, "reasons": [f"{ticket.failing} works in a session of its own: something else was to blame"]}
 
 
 async def write(state: BuildState, runtime: Runtime[BuildContext]) -> BuildState:
@@ -179,7 +180,14 @@ async def examine_(state: BuildState, runtime: Runtime[BuildContext]) -> BuildSt
     update, against = BuildState(), tuple[str, ...]()
     for number in range(ROUNDS):
         try:
-            package, over = await _package(state, runtime)
+            package, over = await candidate(
+                workshop.library,
+                state["ticket"],
+                state["code"],
+                state["tests"],
+                repaired=state.get("repaired"),
+                author=context.policy.name,
+            )
             seen = await examine(workshop.library, package, workshop.sandbox, answer=context.answers, settings=workshop.gate)
         except InputError as error:
             return {**update, "reasons": [str(error)]}
@@ -203,46 +211,6 @@ def _told(seen: Admission, reasons: Sequence[str]) -> list[str]:
     secret = {str(finding) for finding in seen.gate.findings if finding.rule == "answer"}
     told = [HOLDS if reason in secret else reason for reason in reasons]
     return list(dict.fromkeys(told))
-
-
-async def _package(state: BuildState, runtime: Runtime[BuildContext]) -> tuple[ToolPackage, str]:
-    """The candidate, and the version that it follows. Under a name that is taken it has to pass that tool's tests too: it would
-    stand in its place.
-    """
-    context, repaired = runtime.context, state.get("repaired")
-    there = await _offered(context.workshop, repaired.name if repaired else signature.read(state["code"]).name)
-    if repaired is not None:
-        made = signature.edited(repaired, state["code"], state["tests"], author=context.policy.name)
-        made = replace(made, ticket=state["ticket"])
-        if there is None or there.identity == repaired.identity:
-            _same_call(repaired, made)
-            return made, repaired.identity
-    else:
-        made = signature.package(state["code"], state["tests"], author=context.policy.name, ticket=state["ticket"])
-    if there is None:
-        return made, ""
-    _same_call(there, made)
-    tests, parents = suites.join(made.name, there.tests, made.tests), (there.identity,)
-    return replace(made, tests=tests, category=there.category, parents=parents), there.identity
-
-
-def _same_call(old: ToolPackage, new: ToolPackage) -> None:
-    """Raises InputError where calls of `old` by name would not be calls of `new`."""
-    before, now = old.parameters, new.parameters
-    names = list(before.get("properties", ()))
-    if list(now.get("properties", ()))[: len(names)] != names or not set(now.get("required", ())) <= set(
-        before.get("required", ())
-    ):
-        raise InputError(f"{old.identity} takes other arguments: keep its parameters, or give this tool another name")
-
-
-async def _offered(workshop: Workshop, name: str) -> ToolPackage | None:
-    """The tool of this name, if it is offered or was."""
-    try:
-        head = await workshop.library.get(name)
-    except InputError:
-        return None
-    return None if head.status is Status.CANDIDATE else head
 
 
 async def _reviewed(state: BuildState, runtime: Runtime[BuildContext], seen: Admission) -> tuple[BuildState, tuple[str, ...]]:

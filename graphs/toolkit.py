@@ -55,7 +55,7 @@ async def count(state: RolloutState, context: RolloutContext, *, frozen: bool) -
         found = [_since(note, noted.get(note.tool, NEVER)) for note in tallies]
         noted = noted | {note.tool: [note.calls, note.failed, note.faults, note.seconds] for note in tallies}
     else:  # its notes went with it
-        found = [Note(name, 1, 1) for name in versions if _uses(cell.code, name)]
+        found = [note for name in versions if (note := _stopped(cell, name)) is not None]
     used = [note for note in found if note.calls]
     if not frozen:
         each = _tokens(state, context, cell) // len(used) if used else 0
@@ -80,15 +80,20 @@ def _since(note: Note, before: Sequence[float]) -> Note:
     )
 
 
-def _uses(code: str, name: str) -> bool:
-    """Whether code mentions a tool other than by importing it."""
+def _stopped(cell: Cell, name: str) -> Note | None:
+    """What is to be noted of a tool in a cell that met a limit, if its code mentions the tool other than by importing it. The fault
+    may be the tool's: its first call with literals is tried again before anything is done.
+    """
     try:
-        nodes = list(ast.walk(signature.parse(code)))
+        nodes = list(ast.walk(signature.parse(cell.code)))
     except InputError:
-        return False
-    return any(
-        (one.id if isinstance(one, ast.Name) else one.attr) == name for one in nodes if isinstance(one, ast.Name | ast.Attribute)
-    )
+        return None
+    names = [one.id if isinstance(one, ast.Name) else one.attr for one in nodes if isinstance(one, ast.Name | ast.Attribute)]
+    if name not in names:
+        return None
+    texts = (ast.get_source_segment(cell.code, one) or "" for one in nodes if isinstance(one, ast.Call))
+    call = next((text for text in texts if len(text) <= notes.CHARACTERS and notes.is_call(text, name)), "")
+    return Note(name, 1, 1, faults=1, error=f"the cell was stopped: {cell.result.outcome}", call=call)
 
 
 async def _notes(state: RolloutState, sessions: Sessions, versions: dict[str, str], done: Sequence[Cell]) -> list[Note]:

@@ -243,3 +243,29 @@ async def test_the_builder_says_nothing_once_the_tokens_are_used_up(run: Run) ->
     assert "critic" not in competent.asked
     assert await run.library.search("multiples") == []
     assert sum(one.spent for one in done.aside) <= spent
+
+
+async def test_a_tool_that_never_ends_in_use_is_repaired_with_the_call_that_the_cell_spelled(run: Run) -> None:
+    hanging = Competent().code[0].replace("    return", "    while factor == 0:\n        pass\n    return")
+    mended = hanging.replace("while factor == 0:\n        pass", "if factor == 0:\n        raise ValueError('factor is 0')")
+    zero = "```python\nfrom toolbox import count_multiples\nfor n in [100]:\n    print(count_multiples(0, 100))\n```\n"
+    await run(Competent(code=[hanging]))
+    competent = Competent(cell=zero, repair=[mended])
+    done = await run(competent, replace(PROBLEM, id="p2"), cell_timeout_s=2, max_turns=2)
+    assert competent.asked[:3] == ["task", "repair", "critic"]
+    assert done.tooling is not None
+    assert done.tooling.repaired == ("count_multiples@2",)
+    ticket = (await run.library.get("count_multiples")).ticket
+    assert ticket is not None
+    assert ticket.failing == "count_multiples(0, 100)"
+
+
+async def test_a_tool_is_not_to_blame_for_a_cell_that_hangs_by_itself(run: Run) -> None:
+    await run(Competent())
+    cell = "```python\nfrom toolbox import count_multiples\ncount_multiples(7, 100)\nwhile True:\n    pass\n```\n"
+    competent = Competent(cell=cell)
+    done = await run(competent, replace(PROBLEM, id="p2"), cell_timeout_s=2, max_turns=2, max_tickets=1)
+    assert "repair" not in competent.asked
+    assert done.tooling is not None
+    assert "something else was to blame" in done.tooling.refused[0]
+    assert (await run.library.get("count_multiples")).status is Status.ADMITTED

@@ -257,7 +257,7 @@ async def test_in_containers_a_poisoned_tool_is_contained_and_the_next_rollout_i
     async with open_sandbox("docker", Limits(cell_timeout_s=10)) as sandbox:
         run = Run(library, sandbox)
         await run.keep(code, PLAIN_TESTS)
-        done = await run(Competent(), cell_timeout_s=2, max_turns=2)
+        done = await run(Competent(), cell_timeout_s=2, max_turns=2, repair=False)
         assert done.cells[0].result.outcome is Outcome.TIMEOUT
         assert done.tooling is not None
         assert done.tooling.failed

@@ -87,6 +87,7 @@ async def _sqlite(file: Path, embed: Any) -> AsyncIterator[Place]:
     async with AsyncExitStack() as stack:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
+            file.open("ab").close()  # what is no file, or not ours, says so here: aiosqlite's thread may outlive the event loop
             connection = await stack.enter_async_context(aiosqlite.connect(file, isolation_level=None, timeout=WAIT_S))
             store = AsyncSqliteStore(connection, index=index)
             async with _polled(lambda: _try_file(lock), lock.release, lock.lock_file):  # set-ups of two processes collide
