@@ -143,7 +143,7 @@ async def write(state: BuildState, runtime: Runtime[BuildContext]) -> BuildState
         messages = writing.repair(ticket, repaired, state.get("error", ""), reasons)
     else:
         messages = writing.code(ticket, reasons)
-    answer = await _ask(state, runtime, messages, "build:code")
+    answer = await _ask(state, runtime, messages, "build:code", writing.CODE)
     attempts = state.get("attempts", 0) + 1
     update: BuildState = {"attempts": attempts, "aside": [*state.get("aside", []), answer], "package": None, "reasons": []}
     update["advice"] = reasons
@@ -168,7 +168,9 @@ async def test(state: BuildState, runtime: Runtime[BuildContext]) -> BuildState:
         return {"tests": suites.join(repaired.name, repaired.tests, case)}
     if _left(state, runtime.context) <= 0:
         return {"reasons": [NO_TOKENS]}
-    answer = await _ask(state, runtime, writing.suite(ticket, state["code"], state.get("advice", [])), "build:tests")
+    answer = await _ask(
+        state, runtime, writing.suite(ticket, state["code"], state.get("advice", [])), "build:tests", writing.begun(state["code"])
+    )
     update: BuildState = {"aside": [*state.get("aside", []), answer]}
     tests = code_block(said(answer))
     return {**update, "reasons": [f"the tests: {NO_BLOCK}"]} if tests is None else {**update, "tests": tests}
@@ -219,11 +221,13 @@ async def _reviewed(state: BuildState, runtime: Runtime[BuildContext], seen: Adm
         return {}, ()
     if _left(state, runtime.context) <= 0:
         return {}, (NO_TOKENS,)
-    answer = await _ask(state, runtime, writing.critic(state["ticket"], seen.package), "build:critic")
+    answer = await _ask(state, runtime, writing.critic(state["ticket"], seen.package), "build:critic", writing.VERDICT)
     return {"aside": [*state.get("aside", []), answer]}, writing.review(said(answer)).against
 
 
-async def _ask(state: BuildState, runtime: Runtime[BuildContext], messages: Sequence[Message], purpose: str) -> Trajectory:
+async def _ask(
+    state: BuildState, runtime: Runtime[BuildContext], messages: Sequence[Message], purpose: str, lead: str
+) -> Trajectory:
     context = runtime.context
     calls = len(state.get("aside", []))
     return await ask(
@@ -232,6 +236,7 @@ async def _ask(state: BuildState, runtime: Runtime[BuildContext], messages: Sequ
         purpose=purpose,
         problem_id=state["ticket"].problem_id,
         sampling=context.sampling,
+        lead=lead,
         max_tokens=max(1, min(context.call_tokens, _left(state, context))),
         seed=state.get("seed", 0) * SEED_STRIDE + calls,
     )

@@ -51,9 +51,8 @@ async def test_what_the_builder_said_is_kept_to_the_token_and_counts(run: Run) -
     done = await run(Competent())
     assert [one.strategy for one in done.aside] == ["build:code", "build:tests", "build:critic"]
     for one in done.aside:
-        prompt, said = one.segments
-        assert prompt.source is Source.PROMPT
-        assert said.source is Source.MODEL
+        *_, said = one.segments
+        assert [segment.source for segment in one.segments] == [Source.PROMPT, Source.HINT, Source.MODEL]
         assert len(said.logprobs or ()) == len(said.token_ids) > 0
     assert done.spent == done.tokens() + sum(one.tokens() for one in done.aside)
     assert from_json(Trajectory, to_json(done)) == done

@@ -22,6 +22,7 @@ CONTEXT = 1_500  # characters of a problem that the builder sees
 FEEDBACK = 1_200  # and of the reasons why the last attempt was refused
 NEED = 2_000  # of what a ticket asks for
 LINE = 400  # of a line that names a tool
+CODE, VERDICT = "```python\n", "correct:"  # how the answers begin
 _VERDICT = re.compile(r"^[^\w\n]*(correct|safe|general)[^\w\n]+(yes|no|true|false)\b", re.IGNORECASE | re.MULTILINE)
 _REASON = re.compile(r"^[^\w\n]*reason[^\w\n]+(.+)$", re.IGNORECASE | re.MULTILINE)
 
@@ -54,6 +55,11 @@ def suite(ticket: Ticket, written: str, reasons: Sequence[str] = ()) -> list[Mes
     """Ask for the tests of a function, by its head. Raises InputError where `written` is no tool."""
     name = signature.read(written).name
     return _asked(_filled("tests", need=_need(ticket), header=header(written), name=name, feedback=_feedback(reasons)))
+
+
+def begun(written: str) -> str:
+    """How the answer with the tests of a function begins."""
+    return f"{CODE}from {signature.TOOLBOX} import {signature.read(written).name}\n\n"
 
 
 def critic(ticket: Ticket, package: ToolPackage) -> list[Message]:
