@@ -178,6 +178,9 @@ def stage(reason: str) -> str:
         ("tokens are used", "tokens"),
         (" failed:", "its tests failed"),
         (" error:", "its tests ended in an error"),
+        ("public function", "no one typed function"),
+        ("no type of", "no one typed function"),
+        ("no Python", "no one typed function"),
         ("[", "gate"),
     ):
         if mark in reason:
