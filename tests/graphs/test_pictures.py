@@ -11,7 +11,7 @@ import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
 from tests import pictures
-from tests.policies.test_chat import Recorder
+from tests.chatmodel import Recorder
 from toolreason import rollout
 from toolreason.errors import ProblemError
 from toolreason.execution import SessionBook, open_sandbox

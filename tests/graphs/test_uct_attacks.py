@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from tests.chatmodel import Recorder
 from tests.graphs.competent import CODE, TESTS, TICKET, USE, YES, Competent
 from tests.graphs.uct_runs import PROBLEM, Run
-from tests.policies.test_chat import Recorder
 from toolreason.execution import Limits, open_sandbox
 from toolreason.policies import ChatPolicy
 from toolreason.policies.scripted import ScriptedPolicy

@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from langchain_core.language_models import BaseChatModel, FakeListChatModel
-from langchain_core.messages import AIMessageChunk, BaseMessage
-from langchain_core.outputs import ChatGenerationChunk
-from pydantic import Field
 
+from tests.chatmodel import Recorder
 from tests.policies.conformance import AnyPolicy
 from toolreason.errors import CapabilityError, PolicyError, SettingsError, SetupError
 from toolreason.policies import ChatPolicy, Finish, open_policy
@@ -22,34 +19,6 @@ from toolreason.types import Cell, CellResult, Outcome, Sampling, Segment, Sourc
 
 ASK: list[Message] = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2+2? €"}]
 GREEDY = Sampling()
-
-
-class Recorder(FakeListChatModel):
-    """Says `responses` character by character, as its base does, and records what it was given."""
-
-    temperature: float = 0.5
-    max_tokens: int | None = None
-    seen: list[list[BaseMessage]] = Field(default_factory=list)
-    options: list[dict[str, Any]] = Field(default_factory=list)
-    finish: str | None = None
-    given_up: Any = Field(default_factory=asyncio.Event)
-
-    async def _astream(
-        self, messages: list[BaseMessage], stop: list[str] | None = None, run_manager: Any = None, **kwargs: Any
-    ) -> AsyncIterator[ChatGenerationChunk]:
-        self.seen.append(messages)
-        self.options.append(kwargs)
-        done = False
-        try:
-            async for chunk in super()._astream(messages, stop, run_manager, **kwargs):
-                yield chunk
-            if self.finish:
-                meta = {"finish_reason": self.finish}
-                yield ChatGenerationChunk(message=AIMessageChunk(content="", response_metadata=meta))
-            done = True
-        finally:
-            if not done:
-                self.given_up.set()
 
 
 def policy_of(*responses: str, **options: Any) -> tuple[ChatPolicy, Recorder]:
