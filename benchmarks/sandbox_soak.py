@@ -99,7 +99,7 @@ async def drive(session: Session, name: int, share: int, seed: int, tally: Tally
                 result = await session.run(STEP.format(number=number))
                 tally.times.append(time.perf_counter() - began)
                 before, total = total, (total * 31 + number) % 1000003
-                if result.stdout != f"{total} {before}\n":
+                if not result.ok or result.stdout != f"{total} {before}\n":
                     tally.wrong.append(f"session {name}, call {number}: {result}"[:400])
                     return
             tally.calls += 1

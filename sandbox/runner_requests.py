@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import runner_links as links
-from runner_chain import PATIENCE_S, Chain, Point
+from runner_chain import Chain, Point
 from runner_folder import Folder, Refused, TooMuch
 from runner_guard import Guard
 from runner_processes import cpu_s, living, memory_share, resident_mb
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from runner import Runner
 
 TICK_S = 0.1  # how often a running cell's CPU time and memory are looked at
+BEGIN_S = 60.0  # how long a cell may take to begin, on a machine that has too much to do; less than the host's grace
 CROWDED, CROWDED_EVERY = 0.5, 4  # of the container's memory: then only the present state is kept; looked at now and then
 
 
@@ -222,11 +223,15 @@ class Session(Chain):
         if self.tip.end < 0 and not living(self.tip.pid):
             self.on_end(self.tip)
             return
-        if now >= cell.deadline:
+        if not cell.begun:
             self.know_past()
-            if self.chain[-2].pid == 0 and now < cell.deadline + PATIENCE_S:  # not begun: its process would be killed for nothing
+            cell.look(now, begun=self.chain[-2].pid != 0)
+        if not cell.begun:
+            if now < cell.ordered + BEGIN_S:
                 self.stir(now + TICK_S)
                 return
+            cell.stop("timeout", f"not run: it did not begin within {BEGIN_S:g} s")
+        elif now >= cell.deadline:
             cell.stop("timeout", f"stopped: it ran longer than {cell.timeout:g} s")
         else:
             pids = self.strays() | {self.tip.pid}

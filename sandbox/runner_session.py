@@ -27,7 +27,7 @@ from typing import Any, NoReturn
 import runner_cell
 import runner_guard
 import runner_links as links
-from runner_system import PR_SET_DUMPABLE, last_in_line, peek, prctl, raw_fork
+from runner_system import PR_SET_DUMPABLE, peek, prctl, raw_fork
 
 INT_DIGITS = 100_000  # printing 2000! is fair; 10**10**7 would take hours
 FONTS = "/opt/toolreason/matplotlib"  # matplotlib's list of fonts, made with the image
@@ -39,7 +39,7 @@ def start(link: socket.socket, settings: dict[str, Any], uid: int, folder: str, 
     """Become a session process, in a fresh fork of the zygote, and serve cells until the link closes."""
     quarantine(link.fileno())
     if settings["own_ids"]:
-        last_in_line()  # the wire process gets its turn among many cell processes
+        os.nice(19)  # the wire process gets its turn among many cell processes
         become(uid)
     limit(settings)
     sys.set_int_max_str_digits(INT_DIGITS)

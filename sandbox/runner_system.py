@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-import os
-import platform
 import socket
-import struct
 from contextlib import suppress
 
 M_ARENA_MAX = -8
 HUGE, MADV_COLLAPSE = 1 << 21, 25
-SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}.get(platform.machine(), -1)
-SLICE_NS = 100_000
 PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, PR_SET_CHILD_SUBREAPER = 4, 38, 36
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -55,12 +50,3 @@ def huge_pages() -> None:
                 first, end = (int(address, 16) for address in addresses.split("-"))
                 for at in range(-(-first // HUGE) * HUGE, end - HUGE + 1, HUGE):
                     libc.madvise(ctypes.c_void_p(at), ctypes.c_size_t(HUGE), MADV_COLLAPSE)
-
-
-def last_in_line() -> None:
-    """Have this process, and what it forks, run after all others, and in turns as short as can be (Linux 6.12). A cell that takes a
-    little longer than a turn waits, while new ones come and go before it: the shorter its turns, the shorter it waits.
-    """
-    os.nice(19)
-    attributes = struct.pack("IIQiIQQQ", 48, 0, 0, 19, 0, SLICE_NS, 0, 0)
-    libc.syscall(SCHED_SETATTR, 0, attributes, 0)

@@ -28,8 +28,9 @@ class CellRun:
         self.pid, self.started_s = pid, cpu_s(pid)
         self.settings, self.timeout, self.keep = settings, float(request["timeout_s"]), bool(request["keep"])
         self.request, self.id, self.code = request, request["id"], str(request["code"])
-        self.began = time.monotonic()
+        self.ordered = self.began = time.monotonic()
         self.deadline = self.began + self.timeout
+        self.begun = False  # whether it is known to have begun: its past is there
         self.cpu_s = settings["cell_cpu_s"] or self.timeout * max(1.0, settings["cpus"]) + 2
         self.report: dict[str, Any] | None = None
         self.figures: list[str] = []
@@ -54,6 +55,12 @@ class CellRun:
     def undelivered(self) -> None:
         self.delivered = False
         self.stop("crashed", "not run: its session process was dead")
+
+    def look(self, now: float, *, begun: bool) -> None:
+        """Note whether it has begun. The time until then is none of its own: its clock starts when it is first seen to run."""
+        self.begun = begun
+        if not begun:
+            self.began, self.deadline = now, now + self.timeout
 
     def feed(self, kept: Kept, data: bytes) -> None:
         """Take output. Too much of it ends the cell."""

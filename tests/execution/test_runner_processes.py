@@ -60,3 +60,20 @@ def test_memory_goes_into_huge_pages_and_keeps_its_content() -> None:
     assert kept == "True"
     release = tuple(map(int, re.findall(r"\d+", Path("/proc/sys/kernel/osrelease").read_text())[:2]))
     assert int(after) > int(before) if release >= (6, 1) else int(after) >= int(before)
+
+
+def test_the_clock_of_a_cell_starts_when_it_is_seen_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(source()))
+    import runner_watch
+
+    settings = {"cell_cpu_s": None, "cpus": 1.0, "output_chars": 100}
+    cell = runner_watch.CellRun(settings, {"id": 1, "code": "", "timeout_s": 5, "keep": True}, 1)
+    ordered = cell.ordered
+    cell.look(ordered + 0.1, begun=True)
+    assert (cell.begun, cell.deadline) == (True, ordered + 5)  # it began at once
+    late = runner_watch.CellRun(settings, {"id": 1, "code": "", "timeout_s": 5, "keep": True}, 1)
+    late.look(late.ordered + 7, begun=False)
+    late.look(late.ordered + 8, begun=True)
+    assert (late.begun, late.deadline) == (True, late.ordered + 12)  # it has its five seconds yet
+    for name in [name for name in sys.modules if name.startswith("runner")]:
+        del sys.modules[name]

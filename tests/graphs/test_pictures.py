@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from tests import pictures
 from tests.chatmodel import Recorder
 from toolreason import rollout
 from toolreason.errors import ProblemError
-from toolreason.execution import SessionBook, open_sandbox
+from toolreason.execution import SessionBook
 from toolreason.execution.base import Sandbox
 from toolreason.graphs import RolloutContext, artist
 from toolreason.policies import ChatPolicy, ScriptedPolicy
@@ -24,12 +23,6 @@ from toolreason.types import Problem, Source, StopReason, Trajectory, from_json,
 
 COUNT = "from pictures import count_regions\nprint(count_regions('map.png', 'red'))\n"
 SHOW = "from pictures import show\nshow('map.png')\n"
-
-
-@pytest.fixture
-async def sandbox() -> AsyncIterator[Sandbox]:
-    async with open_sandbox("local") as opened:
-        yield opened
 
 
 @pytest.fixture

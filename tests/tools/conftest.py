@@ -1,4 +1,4 @@
-"""The places where a library can lie, all of them real: memory, a SQLite file, a PostgreSQL server started for the tests."""
+"""A library in memory, a sandbox without walls for tools of ours, and the places where a library can lie, all of them real."""
 
 from __future__ import annotations
 
@@ -7,13 +7,29 @@ import os
 import sqlite3
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from toolreason.execution import Limits, open_sandbox
+from toolreason.execution.base import Sandbox
+from toolreason.tools.library import Library, open_library
+
 SCRIPT = Path(__file__).parent.parent.parent / "scripts" / "postgres.sh"
+
+
+@pytest.fixture
+async def library() -> AsyncIterator[Library]:
+    async with open_library("memory") as opened:
+        yield opened
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    async with open_sandbox("local", Limits(cell_timeout_s=5)) as opened:
+        yield opened
 
 
 @contextmanager

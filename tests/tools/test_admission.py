@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
 
 from tests.tools import samples
 from toolreason.errors import InputError
-from toolreason.execution import Limits, ScriptedSandbox, open_sandbox
+from toolreason.execution import ScriptedSandbox
 from toolreason.execution.base import Sandbox
 from toolreason.tools import signature, trial
 from toolreason.tools.admission import admit, dependencies, examine
-from toolreason.tools.library import Library, open_library
+from toolreason.tools.library import Library
 from toolreason.tools.package import Status, Ticket, ToolPackage
 from toolreason.types import Outcome
-
-
-@pytest.fixture
-async def library() -> AsyncIterator[Library]:
-    async with open_library("memory") as opened:
-        yield opened
-
-
-@pytest.fixture
-async def sandbox() -> AsyncIterator[Sandbox]:
-    async with open_sandbox("local", Limits(cell_timeout_s=5)) as opened:
-        yield opened
 
 
 def broken(package: ToolPackage) -> ToolPackage:

@@ -37,12 +37,6 @@ PAGE = Path(__file__).parent.parent.parent / "docs" / "consolidate.md"
 QUIET = ConsolidationSettings(classify=False)
 
 
-@pytest.fixture
-async def library() -> AsyncIterator[Library]:
-    async with open_library("memory") as opened:
-        yield opened
-
-
 @pytest.fixture(params=[pytest.param("shared", marks=pytest.mark.docker)])
 async def sandbox(request: pytest.FixtureRequest) -> AsyncIterator[Sandbox]:
     async with open_sandbox("docker", Limits(cell_timeout_s=5), density=request.param, pool=1) as opened:

@@ -15,18 +15,12 @@ import pytest
 
 from tests.tools import samples
 from toolreason.errors import InputError
-from toolreason.execution import Limits, ScriptedSandbox, open_sandbox
+from toolreason.execution import ScriptedSandbox
 from toolreason.execution.base import Sandbox
 from toolreason.tools import exchange, folder
 from toolreason.tools.admission import Admission, admit
 from toolreason.tools.library import Library, open_library
 from toolreason.tools.package import Status, Ticket, Use
-
-
-@pytest.fixture
-async def sandbox() -> AsyncIterator[Sandbox]:
-    async with open_sandbox("local", Limits(cell_timeout_s=5)) as opened:
-        yield opened
 
 
 @pytest.fixture

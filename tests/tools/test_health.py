@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from tests.tools import samples
 from tests.tools.packages import admitted
 from toolreason.errors import SandboxError
-from toolreason.execution import Limits, ScriptedSandbox, open_sandbox
+from toolreason.execution import ScriptedSandbox, open_sandbox
 from toolreason.execution.base import Sandbox
 from toolreason.tools import signature
 from toolreason.tools.admission import admit
@@ -18,18 +17,6 @@ from toolreason.tools.health import Run, coverage, each, health, run, run_all
 from toolreason.tools.library import Library, open_library
 from toolreason.tools.package import Status, Ticket, ToolPackage, Use
 from toolreason.types import CellResult, Outcome
-
-
-@pytest.fixture
-async def library() -> AsyncIterator[Library]:
-    async with open_library("memory") as opened:
-        yield opened
-
-
-@pytest.fixture
-async def sandbox() -> AsyncIterator[Sandbox]:
-    async with open_sandbox("local", Limits(cell_timeout_s=5)) as opened:
-        yield opened
 
 
 async def test_coverage_counts_the_lines_of_functions_that_tests_run(sandbox: Sandbox) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +17,6 @@ from toolreason.tools.health import Health
 from toolreason.tools.library import Library, open_library
 from toolreason.tools.package import Status, ToolPackage, Use
 from toolreason.tools.plan import Action, Left, Plan, Progress, Step, dumps, projected, read, to_json
-
-
-@pytest.fixture
-async def library() -> AsyncIterator[Library]:
-    async with open_library("memory") as opened:
-        yield opened
 
 
 def deprecation(head: ToolPackage, reason: str = "it is a copy", **more: Any) -> Step:

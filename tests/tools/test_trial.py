@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,17 +10,11 @@ import pytest
 
 from tests.tools import samples
 from toolreason.errors import InputError
-from toolreason.execution import Limits, ScriptedSandbox, open_sandbox
+from toolreason.execution import ScriptedSandbox
 from toolreason.execution.base import Sandbox
 from toolreason.tools import signature, trial
 from toolreason.tools.package import ToolPackage
 from toolreason.types import CellResult, Outcome
-
-
-@pytest.fixture
-async def sandbox() -> AsyncIterator[Sandbox]:
-    async with open_sandbox("local", Limits(cell_timeout_s=5)) as opened:
-        yield opened
 
 
 def tool(code: str, tests: str) -> ToolPackage:
