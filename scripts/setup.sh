@@ -9,7 +9,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-EXTRAS=${EXTRAS:-transformers,serve,sqlite,gym,datasets,dev}
+EXTRAS=${EXTRAS:-transformers,train,serve,sqlite,gym,datasets,dev}
 export PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 
 say() { echo "setup: $*"; }
