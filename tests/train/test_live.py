@@ -93,11 +93,15 @@ async def test_modes_and_attention_are_put_back_one_by_one_even_after_a_failure(
     model.model.layers[0].eval()  # frozen by its owner
     modes = [module.training for module in model.modules()]
     with pytest.raises(RuntimeError, match="in between"):
-        async with live_policy(model, TOKENIZER, name="live"):
-            assert not any(module.training for module in model.modules())
-            raise RuntimeError("in between")
+        await _failing(model)
     assert [module.training for module in model.modules()] == modes
     assert model.config._attn_implementation == "eager"
+
+
+async def _failing(model: Any) -> None:
+    async with live_policy(model, TOKENIZER, name="live"):
+        assert not any(module.training for module in model.modules())
+        raise RuntimeError("in between")
 
 
 async def test_it_samples_with_the_weights_as_they_are_now() -> None:

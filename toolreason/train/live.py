@@ -1,7 +1,8 @@
 """A policy over a model that is in training: it samples with the weights as they are now. Imports torch: load it late.
 
-What the trainer finds afterwards is what it left: the training mode of every module, the attention implementation, and no tensor that
-autograd may not save. Nothing may change the weights while the policy is open; what was computed from them is forgotten when it closes.
+What the trainer finds afterwards is what it left: the training mode of every module, the attention implementation, and no tensor
+that autograd may not save. Nothing may change the weights while the policy is open; what was computed from them is forgotten when
+it closes.
 """
 
 from __future__ import annotations
@@ -85,8 +86,8 @@ def _base(model: Any) -> Any:
     kinds = set(getattr(base.config.get_text_config(), "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
     if kinds:
         raise CapabilityError(
-            f"the model has layers of kind {', '.join(sorted(kinds))}, which cannot be sampled from in this process: train it with a "
-            "vLLM server"
+            f"the model has layers of kind {', '.join(sorted(kinds))}, which cannot be sampled from in this process: train it with "
+            "a vLLM server"
         )
     return base
 
