@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "toolreason"
 LAYERS = (
     {"types", "errors"},
     {"tokens", "durable", "charts", "attachments"},
-    {"formats", "hints", "policies", "execution", "tools", "verify", "models", "modelfiles", "problems", "sources"},
+    {"formats", "hints", "policies", "execution", "tools", "verify", "models", "modelfiles", "problems", "sources", "functions"},
     {"strategies"},
     {"graphs"},
     {

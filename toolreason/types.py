@@ -75,6 +75,7 @@ class ReferenceKind(StrEnum):
     CHOICE = "choice"
     CODE = "code"
     GYM = "gym"
+    CALLS = "calls"
     NONE = "none"  # nothing to compare with: always unscored
 
 
@@ -94,11 +95,64 @@ def coerce_enum(instance: object, name: str, kind: type[StrEnum]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class FunctionCall:
+    """A function's name, and its arguments by name: the JSON text of an object."""
+
+    name: str
+    arguments: str = "{}"
+
+
+@dataclass(frozen=True, slots=True)
+class UserTurn:
+    """What the user says, and the calls expected before the model ends its turn (none: nothing can be done, or only said).
+
+    `functions` are told with this turn and may be called from then on: for each the JSON text of `name`, `description` and
+    `parameters` (JSON schema).
+    """
+
+    message: str
+    calls: tuple[FunctionCall, ...] = ()
+    functions: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        coerce_tuples(self, "calls", "functions")
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What functions work on: Python objects, whose public methods are the functions and whose public attributes are the state.
+
+    An object of each of `classes` is made, in this order, with the keyword arguments that `config` (the JSON text of an object) has
+    under the class's name. `code` is the Python source of the classes; `package` says where it is instead (`bfcl:` and a path).
+    """
+
+    classes: tuple[str, ...]
+    config: str = "{}"
+    code: str = ""
+    package: str = ""
+
+    def __post_init__(self) -> None:
+        coerce_tuples(self, "classes")
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionTask:
+    """A task of function calling. The message of the first turn is the problem's question."""
+
+    environment: Environment
+    turns: tuple[UserTurn, ...]
+
+    def __post_init__(self) -> None:
+        coerce_tuples(self, "turns")
+
+
+@dataclass(frozen=True, slots=True)
 class Reference:
     """What a right answer is measured against.
 
     `answer` is the gold text (math: LaTeX or a number; choice: the letter). `choices` are the options in order. `tests` are
-    Python statements that raise unless the program is right. `dataset` and `entry` (JSON) name a reasoning-gym item.
+    Python statements that raise unless the program is right. `dataset` and `entry` (JSON) name a reasoning-gym item. `task` is
+    one of function calling.
     """
 
     kind: ReferenceKind = ReferenceKind.NONE
@@ -107,6 +161,7 @@ class Reference:
     tests: tuple[str, ...] = ()
     dataset: str = ""
     entry: str = ""
+    task: FunctionTask | None = None
 
     def __post_init__(self) -> None:
         coerce_enum(self, "kind", ReferenceKind)
@@ -231,11 +286,15 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """`answer` is what was extracted from the model's own text; `reason` says why it is wrong or unscored."""
+    """`answer` is what was extracted from the model's own text; `reason` says why it is wrong or unscored.
+
+    `parts` are shares of what is right (0 to 1) by name, where a verdict has parts: see `toolreason.functions.judge`.
+    """
 
     judgement: Judgement
     answer: str | None = None
     reason: str = ""
+    parts: dict[str, float] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
         coerce_enum(self, "judgement", Judgement)

@@ -9,6 +9,7 @@ from typing import Self
 
 from toolreason.errors import VerifierError
 from toolreason.execution.base import Sandbox
+from toolreason.functions import judge
 from toolreason.types import Judgement, Problem, ReferenceKind, StopReason, Trajectory, Verdict
 from toolreason.verify import choice, code, extract
 from toolreason.verify.workers import Overtime, Workers
@@ -19,8 +20,8 @@ __all__ = ["Verifier"]
 class Verifier:
     """Grades trajectories. Use it as an async context manager, within one event loop.
 
-    `sandbox` is needed for code problems only; `workers` processes start when first needed; `timeout_s` bounds one verdict
-    (one cell, for code). Never raises for what a model wrote, nor for a grader that failed: that is `unscored`.
+    `sandbox` is needed for code and for function calls only; `workers` processes start when first needed; `timeout_s` bounds one
+    verdict (one cell, for code). Never raises for what a model wrote, nor for a grader that failed: that is `unscored`.
     """
 
     def __init__(self, sandbox: Sandbox | None = None, workers: int = 2, timeout_s: float = 10.0) -> None:
@@ -41,6 +42,8 @@ class Verifier:
         """The verdict on this trajectory. Only what model and hints wrote counts as an answer."""
         if trajectory.stop is StopReason.ABORTED:
             return Verdict(Judgement.UNSCORED, reason="the rollout was aborted")
+        if problem.reference.kind is ReferenceKind.CALLS:
+            return await judge.judge(problem, trajectory, self.sandbox, self.timeout_s)
         return await self.grade(problem, extract.own_text(trajectory.segments))
 
     async def grade(self, problem: Problem, response: str) -> Verdict:
@@ -55,6 +58,8 @@ class Verifier:
                 return await self._work(response, "math", reference.answer)
             case ReferenceKind.GYM:
                 return await self._work(response, "gym", reference.dataset, reference.entry)
+            case ReferenceKind.CALLS:
+                return Verdict(Judgement.UNSCORED, reason="calls are judged with their whole trajectory")
             case ReferenceKind.NONE:
                 return Verdict(Judgement.UNSCORED, extract.answer(response), "the problem has no reference")
 
