@@ -666,7 +666,7 @@ def test_the_command_makes_messages_of_the_problems(run_dir: Path) -> None:
     [
         (("chat", "--out", "x.jsonl"), "--for messages"),
         (("run", "--out", "x.csv"), ".parquet or .jsonl"),
-        (("run", "--for", "dpo", "--out", "x.jsonl"), "there are sft, rl, messages"),
+        (("run", "--for", "ppo", "--out", "x.jsonl"), "there are sft, rl, messages"),
         (("run", "--verdict", "unscored", "--out", "x.jsonl"), "no row is left of 6 trajectories"),
         (("nowhere", "--out", "x.jsonl"), "holds no run"),
         (("run", "--for", "messages", "--problems", "none.jsonl", "--out", "x.jsonl"), "cannot read none.jsonl"),

@@ -18,11 +18,16 @@ def export(
     run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN_DIR...", help="What `toolreason collect` wrote.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="FILE.parquet, FILE.jsonl, or a directory for datasets.load_from_disk.")],
     for_: Annotated[
-        str, typer.Option("--for", metavar="sft|rl|messages", help="What the rows are for: it decides the masks.")
+        str,
+        typer.Option(
+            "--for",
+            metavar="sft|rl|messages|dpo|kto|openenv|verl|verifiers",
+            help="What the rows are for: it decides the masks.",
+        ),
     ] = "sft",
     verdict: Annotated[
         str | None,
-        typer.Option(help="correct, wrong, unscored or any. Default: correct; for rl right and wrong, as rewards 1 and 0."),
+        typer.Option(help="correct, wrong, unscored or any. Default: correct; with rewards right and wrong, as 1 and 0."),
     ] = None,
     end_token: Annotated[
         list[int] | None,
@@ -41,8 +46,12 @@ def export(
         bool,
         typer.Option("--aside", help="uct: rows of what the builder of tools said too, each call one, with the rollout's verdict."),
     ] = False,
+    pairs: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="dpo: the most pairs of one problem; kto: the most rows of each kind. Default: 4."),
+    ] = None,
     split: Annotated[float | None, typer.Option(help="This share of the problems goes to a test part of its own.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the split and of --shuffle.")] = 0,
+    seed: Annotated[int, typer.Option(help="Of the split, of --shuffle, and of which pairs are taken.")] = 0,
     shuffle: Annotated[bool, typer.Option("--shuffle", help="The rows in random order.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier export.")] = False,
     json_: common.JsonOption = False,
@@ -50,7 +59,8 @@ def export(
     """Make training rows of the trajectories in RUN_DIR: token ids as they were sampled, and which of them are trained.
 
     sft trains on model and hint tokens, rl on model tokens only; prompt and tool tokens are never trained. messages is text
-    without masks. docs/export.md has the columns.
+    without masks. dpo makes pairs of a right and a wrong one of the same problem and prompt, kto the same with a label each.
+    openenv, verl and verifiers are rl in the shapes of other systems. docs/export.md has the columns.
 
     Examples:
 
@@ -59,6 +69,8 @@ def export(
         toolreason export runs/a runs/b --for rl --out rl.parquet
 
         toolreason export runs/tagged --end-token 151645 --max-tokens 4096 --split 0.1 --out data/sft
+
+        toolreason export runs/samples --for dpo --pairs 2 --out pairs.parquet
 
         toolreason export runs/hinted --for messages --problems problems.jsonl --out rows.jsonl
     """
@@ -77,14 +89,16 @@ def export(
         long=long,
         problems=None if problems is None else _problems(problems),
         aside=aside,
+        pairs=pairs,
+        seed=seed,
     )
     _quiet(out)
     written = files.write(out, rows, split=split, seed=seed, shuffle=shuffle, overwrite=overwrite, check=report.check)
     if json_:
         common.print_json({**report.to_dict(), "out": {str(file): count for file, count in written.items()}})
     else:
-        _print(report, written)
-    if report.aside and not aside:
+        _print(report, written, for_)
+    if report.aside and not aside and for_ not in exporting.PAIRED:
         common.say(
             f"note: {report.aside} calls of the builder of tools are no rows; --aside takes those of exported rollouts", "dim"
         )
@@ -112,7 +126,7 @@ def _quiet(out: Path) -> None:
     disable_progress_bars()
 
 
-def _print(report: Report, written: dict[Path, int]) -> None:
+def _print(report: Report, written: dict[Path, int], for_: str) -> None:
     from rich.table import Table
 
     shown = Table(show_header=False, box=None, pad_edge=False)
@@ -122,7 +136,7 @@ def _print(report: Report, written: dict[Path, int]) -> None:
     tokens = ", ".join(f"{count} {source}" for source, count in report.tokens.items())
     trained = f"; {report.trained} of them trained" if report.trained else ""
     lines = [
-        ("rows", f"{report.rows} of {report.read} trajectories"),
+        ("rows", f"{report.rows} {'pairs ' if for_ == 'dpo' else ''}of {report.read} trajectories"),
         ("left out", left_out or "none"),
         ("cut", str(report.truncated) if report.truncated else ""),
         ("tokens", (tokens or "none: text only") + trained),

@@ -3,6 +3,8 @@
     sft        input_ids, labels             model and hint tokens are trained
     rl         ... and logprobs, reward      model tokens are trained
     messages   messages, or prompt + completion: text, for those who need it; no masks
+    dpo, kto   right and wrong ones of one problem, as pairs or with a label; model tokens are trained
+    openenv, verl, verifiers                 rl in the shapes of other systems
 
 The ids are those of the trajectory, one after the other: nothing is encoded again and nothing is shifted (trainers shift labels
 themselves). Prompt and tool tokens are never trained. What was taken back before a hint is in no row: the model did not go on from
@@ -12,25 +14,38 @@ it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from toolreason import runs
-from toolreason.export import files, text, tokens
-from toolreason.export.base import LeftOut, Options, Purpose, Report, Row
+from toolreason.export import files, openenv, pairs, text, tokens, verifiers, verl
+from toolreason.export.base import PAIRED, LeftOut, Options, Purpose, Report, Row
 from toolreason.scaling import whole
 from toolreason.types import Judgement, StopReason, Trajectory
 
-__all__ = ["LeftOut", "Options", "Purpose", "Report", "Row", "dataset", "read", "rows"]
+__all__ = ["PAIRED", "LeftOut", "Options", "Purpose", "Report", "Row", "dataset", "read", "rows"]
+
+MAKERS: Mapping[Purpose, Callable[[Options], Callable[[Trajectory, Report], Any]]] = {
+    Purpose.SFT: tokens.Maker,
+    Purpose.RL: tokens.Maker,
+    Purpose.MESSAGES: text.Maker,
+    Purpose.DPO: pairs.Maker,
+    Purpose.KTO: pairs.Maker,
+    Purpose.OPENENV: openenv.Maker,
+    Purpose.VERL: verl.Maker,
+    Purpose.VERIFIERS: verifiers.Maker,
+}
 
 
 def rows(
     trajectories: Iterable[Trajectory], purpose: Purpose | str = Purpose.SFT, *, report: Report | None = None, **options: Any
 ) -> Iterator[Row]:
-    """One row a trajectory, in their order; `options` are the fields of `Options`, and `report` counts what was left out and why.
+    """One row a trajectory, in their order; for dpo one a pair and for kto those that have an opposite, when all were read.
+
+    `options` are the fields of `Options`, and `report` counts what was left out and why.
 
     Raises SettingsError for an option that cannot be; while it runs, CapabilityError for text-only trajectories where tokens are
     asked for, and InputError for problems that are not those of the trajectories.
@@ -54,7 +69,7 @@ def dataset(
     without the library.
     """
     counted = Report() if report is None else report
-    table = files.table(rows(read(source), purpose, report=counted, **options))
+    table = files.table(rows(read(source), purpose, report=counted, seed=seed, **options))
     counted.check()
     return files.to_dataset(files.parts(table, split, seed, shuffle))
 
@@ -67,29 +82,35 @@ def read(source: str | Path | Sequence[str | Path] | Iterable[Trajectory]) -> It
 
 
 def _rows(trajectories: Iterable[Trajectory], options: Options, report: Report) -> Iterator[Row]:
-    seen: set[str] = set()
-    make = text.Maker(options) if options.purpose is Purpose.MESSAGES else tokens.Maker(options)
+    made = _made(trajectories, options, report)
+    for row in pairs.rows(made, options, report) if options.purpose in PAIRED else made:
+        report.rows += 1
+        yield row
 
-    def row(trajectory: Trajectory) -> Row | None:
+
+def _made(trajectories: Iterable[Trajectory], options: Options, report: Report) -> Iterator[Any]:
+    """What the purpose's maker makes of each: rows, or sides of pairs."""
+    seen: set[str] = set()
+    make = MAKERS[options.purpose](options)
+
+    def one(trajectory: Trajectory) -> Any:
         report.read += 1
         try:
             _check(trajectory, options, seen)
-            made = make(trajectory, report)
+            return make(trajectory, report)
         except LeftOut as reason:
             report.left_out[str(reason)] += 1
             return None
-        report.rows += 1
-        return made
 
     for trajectory in map(whole, trajectories):
-        made = row(trajectory)
+        made = one(trajectory)
         if made is not None:
             yield made
         if made is None or not options.aside:
             report.aside += len(trajectory.aside)
             continue
-        for one in trajectory.aside:
-            said = row(replace(one, verdict=trajectory.verdict, sample=trajectory.sample))
+        for part in trajectory.aside:
+            said = one(replace(part, verdict=trajectory.verdict, sample=trajectory.sample))
             if said is not None:
                 yield said
 

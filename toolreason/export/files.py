@@ -15,6 +15,7 @@ from typing import Any
 
 from toolreason.errors import InputError, SettingsError, SetupError
 from toolreason.export.base import Row
+from toolreason.export.schema import schema as columns
 
 ALL, TRAIN, TEST = "all", "train", "test"
 BATCH = 256  # rows at a time on their way into columns
@@ -99,7 +100,7 @@ def table(rows: Iterable[Row]) -> Any:
     pyarrow = _library("pyarrow")
     source, batches, schema = iter(rows), [], None
     while chunk := list(islice(source, BATCH)):
-        schema = schema or _schema(pyarrow, chunk[0])
+        schema = schema or columns(pyarrow, chunk[0])
         batches.append(pyarrow.RecordBatch.from_pylist(chunk, schema=schema))
     return pyarrow.Table.from_batches(batches, schema=schema or pyarrow.schema([]))
 
@@ -132,20 +133,6 @@ def _write_lines(
         with _whole(names[name]) as path, path.open("w", encoding="utf-8", newline="\n") as file:
             file.writelines(lines[index] for index in indices)
     return {names[name]: len(indices) for name, indices in chosen.items()}
-
-
-def _schema(pyarrow: Any, row: Row) -> Any:
-    ids, text = pyarrow.list_(pyarrow.int32()), pyarrow.string()
-    types = {
-        "input_ids": ids,
-        "labels": ids,
-        "logprobs": pyarrow.list_(pyarrow.float64()),
-        "reward": pyarrow.float64(),
-        "sample": pyarrow.int32(),
-        "sources": pyarrow.list_(pyarrow.struct([("source", text), ("count", pyarrow.int32())])),
-        "messages": pyarrow.list_(pyarrow.struct([("role", text), ("content", text)])),
-    }
-    return pyarrow.schema([(name, types.get(name, text)) for name in row])
 
 
 @contextlib.contextmanager
