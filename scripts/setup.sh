@@ -84,5 +84,6 @@ else
   say "3/3 toolreason[$EXTRAS], versions of constraints/cpu.txt"
   "${pip[@]}" -e ".[$EXTRAS]"
 fi
+"${pip[@]}" --no-deps openenv==0.10.0 # for tests: the rules of its training traces, without the servers that it comes with
 echo "$wanted" >.venv/.ready
 say "ready (.venv)"
