@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from toolreason.commands import collect, common, compare, curate, demo, doctor, export, models, sandbox, show, solve, tools
+from toolreason.commands import collect, common, compare, curate, demo, doctor, export, models, sandbox, show, solve, tools, train
 
 EXAMPLES = """A language model reasons with tools it runs in a sandbox, every token kept exactly as it was sampled.
 
@@ -39,6 +39,7 @@ app.add_typer(curate.app, name="curate")
 app.add_typer(models.app, name="models")
 app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(tools.app, name="tools")
+app.add_typer(train.app, name="train")
 
 
 def _version(wanted: bool) -> None:
