@@ -22,6 +22,7 @@ from toolreason.policies.chat import ChatPolicy
 from toolreason.policies.scripted import END, ScriptedPolicy
 from toolreason.rollouts import rollout
 from toolreason.strategies.functions import FunctionSettings
+from toolreason.train import groups
 from toolreason.types import (
     CellResult,
     Judgement,
@@ -141,6 +142,7 @@ async def test_each_of_the_users_turns_has_its_own_limit_of_calls(fine: FakeSess
     policy = ScriptedPolicy([one, DONE, one, one, one, "never"])
     done = await rollout(PROBLEM, strategy="functions", policy=policy, sessions=fine, settings=settings)
     assert (done.stop, len(done.cells)) == (StopReason.CALL_LIMIT, 3)
+    assert not groups.void(done)  # its last turn was a call
 
 
 async def test_a_limit_ends_it_before_the_users_last_turn(fine: FakeSessions) -> None:
@@ -149,6 +151,7 @@ async def test_a_limit_ends_it_before_the_users_last_turn(fine: FakeSessions) ->
     assert (done.stop, sources(done).count("prompt")) == (StopReason.TURN_LIMIT, 3)
     done = await rollout(PROBLEM, strategy="functions", policy=ScriptedPolicy([DONE]), settings=FunctionSettings(max_tokens=20))
     assert (done.stop, sources(done)) == (StopReason.LENGTH, ["prompt", "model"])
+    assert groups.void(done)
 
 
 async def test_the_environment_is_made_before_the_first_call_and_stands_in_no_segment(fine: FakeSessions) -> None:
@@ -172,8 +175,9 @@ async def test_what_does_not_fit_is_refused(fine: FakeSessions) -> None:
         await rollout(Problem("p", "2 + 2?"), strategy="functions", policy=ScriptedPolicy([DONE]), sessions=fine)
     with pytest.raises(CapabilityError, match="sessions"):
         await rollout(PROBLEM, strategy="functions", policy=ScriptedPolicy(RIGHT))
-    with pytest.raises(SettingsError, match="stateful"):
-        FunctionSettings(stateful=False)
+    for wrong in ({"stateful": False}, {"format": "fenced"}, {"max_calls": 0}):
+        with pytest.raises(SettingsError, match=next(iter(wrong))):
+            FunctionSettings(**wrong)  # type: ignore[arg-type]
 
 
 async def test_a_chat_policy_has_the_conversation_too(fine: FakeSessions) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 import ast
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib import resources
 from typing import Any
 
@@ -87,10 +87,10 @@ def documented(task: FunctionTask) -> dict[str, int]:
     return since
 
 
-def install_code(task: FunctionTask, since: Mapping[str, int] | None = None) -> str:
-    """The cell that makes the task's environment. The same task gives the same code. `since`: other rights than the task gives.
-
-    Raises ProblemError for a task that says no environment.
+@lru_cache(maxsize=64)  # rollouts of one task share the text, which may be long
+def install_code(task: FunctionTask, *, always: bool = False) -> str:
+    """The cell that makes the task's environment. The same task gives the same code. `always`: what a later turn tells of may be
+    called from the beginning. Raises ProblemError for a task that says no environment.
     """
     environment = task.environment
     source = sources.of(environment)
@@ -100,7 +100,7 @@ def install_code(task: FunctionTask, since: Mapping[str, int] | None = None) -> 
         raise ProblemError(f"the environment's `config` is no JSON: {error}") from None
     if not isinstance(config, dict) or not environment.classes:
         raise ProblemError("an environment has `classes`, and a `config` that is an object by their names")
-    functions = dict(documented(task) if since is None else since)
+    functions = {name: 0 if always else turn for name, turn in documented(task).items()}
     text = _source("environment_cell.py")
     given = (text, source.files, source.main, list(environment.classes), config, functions)
     return f"(lambda names: (exec({text!r}, names), names['install'](*{given!r}), None))({{}})[2]"

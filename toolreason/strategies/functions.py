@@ -21,18 +21,24 @@ WRITTEN = Functions()
 
 @dataclass(frozen=True, slots=True)
 class FunctionSettings(InterpreterSettings):
-    """`max_calls` bounds the calls (the `<tool>` blocks) of each of the user's turns, 20 as in BFCL; the rest are the rollout's."""
+    """`max_calls` bounds the calls (the `<tool>` blocks) of each of the user's turns, 20 as in BFCL; the rest are the rollout's.
+
+    `format` is always "functions": what is stored with a trajectory says how its calls are written.
+    """
 
     max_tokens: int = 8192
     max_turns: int = 128
     stateful: bool = True
     max_calls: int = 20
+    format: str = WRITTEN.name
 
     def __post_init__(self) -> None:
         InterpreterSettings.__post_init__(self)
         at_least(self, 1, "max_calls")
         if not self.stateful:
             raise SettingsError("stateful=false leaves no environment for the functions to work on: leave it out")
+        if self.format != WRITTEN.name:
+            raise SettingsError(f"function calls are written in one format, {WRITTEN.name!r}: leave format out")
 
 
 def decide(view: View, settings: FunctionSettings) -> Action:
