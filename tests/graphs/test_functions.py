@@ -14,6 +14,8 @@ from tests.functions.bank import DONE, PROBLEM, RIGHT, TASK, Forks, call, forks
 from toolreason import problems
 from toolreason.errors import CapabilityError, ProblemError, SettingsError
 from toolreason.execution import Limits, SessionBook, open_sandbox
+from toolreason.export.base import Options, Purpose, Report
+from toolreason.export.tokens import IGNORED, Maker
 from toolreason.functions import cells
 from toolreason.graphs import functions
 from toolreason.graphs.state import RolloutContext
@@ -33,6 +35,7 @@ from toolreason.types import (
     Source,
     StopReason,
     Trajectory,
+    Verdict,
     from_json,
     to_json,
 )
@@ -161,6 +164,18 @@ async def test_the_environment_is_made_before_the_first_call_and_stands_in_no_se
     assert [history[1:] for history in fine.histories if history] == [[], [(f"{done.id}:0", done.cells[0].code)]]
     assert "class Bank" not in to_json(done)
     assert from_json(Trajectory, to_json(done)) == done
+
+
+async def test_the_users_turns_and_the_results_are_never_trained(fine: FakeSessions) -> None:
+    done = await rollout(PROBLEM, strategy="functions", policy=ScriptedPolicy(RIGHT), sessions=fine)
+    for purpose in (Purpose.SFT, Purpose.RL):
+        row = Maker(Options(purpose))(done.with_verdict(Verdict(Judgement.CORRECT)), Report())
+        expected = [
+            token if segment.source is Source.MODEL else IGNORED for segment in done.segments for token in segment.token_ids
+        ]
+        assert row["labels"] == expected
+        assert row["input_ids"] == list(done.token_ids)
+    assert expected.count(ScriptedPolicy([]).tokenizer.end_id) == 3  # the ends of its turns are
 
 
 async def test_an_environment_that_cannot_be_made_aborts_the_rollout(fine: FakeSessions) -> None:
