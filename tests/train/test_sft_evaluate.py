@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.train import tiny
 from toolreason import runs
@@ -25,6 +26,7 @@ from toolreason.train.sft_callbacks import Progress
 from toolreason.types import Problem, Reference, ReferenceKind, Source
 
 SETTINGS = SftSettings(steps=4, batch_size=2, accumulate=1, learning_rate=3e-3, held_out=0.2, save_every=2, eval_every=2)
+DROPPING = replace(SETTINGS, lora=4, lora_dropout=0.3)  # random numbers matter
 PROBLEMS = [Problem(id_, f"What is {id_}?", Reference(ReferenceKind.MATH, "42")) for id_ in ("6 * 7", "40 + 2", "41")]
 CALL, ANSWER = "Let me see.\n```python\nprint(6*7)\n```\n", "So \\boxed{42}."
 
@@ -49,6 +51,15 @@ async def scripted(model: Any, tokenizer: Any, *, name: str) -> AsyncIterator[Sc
     yield policy
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Sums in one order, so that equal weights are equal to the bit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.save(tmp_path_factory.mktemp("tiny"))
@@ -57,6 +68,18 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.jsonl(tmp_path_factory.mktemp("rows") / "rows.jsonl", tiny.rows(10))
+
+
+@pytest.fixture(scope="module")
+def alone(model: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """An adapter trained with nothing beside it."""
+    out = tmp_path_factory.mktemp("runs") / "alone"
+    sft.train([data], str(model), out, replace(DROPPING, eval_every=0))
+    return adapter(out)
+
+
+def adapter(out: Path) -> bytes:
+    return (out / "adapter" / "adapter_model.safetensors").read_bytes()
 
 
 async def test_accuracy_tool_use_calls_and_tokens_are_those_of_the_rollouts(tmp_path: Path) -> None:
@@ -84,22 +107,33 @@ def test_rollouts_are_made_before_during_and_after_and_kept_as_runs(model: Path,
     assert [line["step"] for line in sft_files.read_metrics(out) if "loss" in line] == [1, 2, 3, 4]
 
 
-def test_the_model_in_training_is_what_samples_and_what_is_trained_does_not_change(model: Path, data: Path, tmp_path: Path) -> None:
-    settings = replace(SETTINGS, lora=4, lora_dropout=0.3)  # dropout: random numbers matter
+def test_the_model_in_training_is_what_samples_and_what_is_trained_does_not_change(
+    model: Path, data: Path, alone: bytes, tmp_path: Path
+) -> None:
     short = replace(plan(), settings=replace(plan().settings, max_tokens=6))
-    report = sft.train([data], str(model), tmp_path / "watched", settings, evaluation=short)
-    sft.train([data], str(model), tmp_path / "alone", replace(settings, eval_every=0))
-    adapters = [(tmp_path / name / "adapter" / "adapter_model.safetensors").read_bytes() for name in ("watched", "alone")]
-    assert adapters[0] == adapters[1]
+    out = tmp_path / "watched"
+    report = sft.train([data], str(model), out, DROPPING, evaluation=short)
+    assert adapter(out) == alone
     assert [one["rollouts"] for one in report["evaluations"]] == [3, 3, 3]
     first, last = (
-        [one.token_ids for one in sorted(runs.read(tmp_path / "watched" / "evaluations" / step), key=lambda one: one.problem_id)]
+        [one.token_ids for one in sorted(runs.read(out / "evaluations" / step), key=lambda one: one.problem_id)]
         for step in ("step-000000", "step-000004")
     )
     assert first != last
 
 
-def test_ctrl_c_during_rollouts_ends_them_and_they_are_made_again(model: Path, data: Path, tmp_path: Path) -> None:
+def test_problems_that_are_trained_on_too_are_told(model: Path, data: Path, tmp_path: Path) -> None:
+    known = replace(plan(), problems=[Problem("p1", "6 * 7?", PROBLEMS[0].reference), *PROBLEMS])
+    told: list[Progress] = []
+    once = replace(SETTINGS, steps=1, held_out=0.0)
+    report = sft.train([data], str(model), tmp_path / "out", once, evaluation=known, open_policy=scripted, listen=told.append)
+    assert (report["rolled_out"]["known"], report["rolled_out"]["problems"]) == (1, 4)
+    assert ["1 of the 4 problems" in one.what for one in told if one.lasting] == [True]
+
+
+def test_ctrl_c_during_rollouts_ends_them_and_training_goes_on_as_if_nothing_had_been(
+    model: Path, data: Path, alone: bytes, tmp_path: Path
+) -> None:
     interrupted = []
 
     @asynccontextmanager
@@ -115,11 +149,12 @@ def test_ctrl_c_during_rollouts_ends_them_and_they_are_made_again(model: Path, d
 
     out = tmp_path / "out"
     with pytest.raises(KeyboardInterrupt):
-        sft.train([data], str(model), out, SETTINGS, evaluation=plan(), open_policy=hanging)
+        sft.train([data], str(model), out, DROPPING, evaluation=plan(), open_policy=hanging)
     assert interrupted == ["out@2"]
     assert [path.name for path in sft_files.checkpoints(out)] == ["checkpoint-2"]
-    report = sft.train([data], str(model), out, SETTINGS, evaluation=plan(), open_policy=scripted)
+    report = sft.train([data], str(model), out, DROPPING, evaluation=plan(), open_policy=scripted)
     assert [one["step"] for one in report["evaluations"]] == [0, 4]
+    assert adapter(out) == alone
 
 
 def test_rollouts_that_fail_end_a_run_only_before_its_first_step(model: Path, data: Path, tmp_path: Path) -> None:

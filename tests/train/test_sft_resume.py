@@ -8,11 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.train import tiny
 from toolreason.errors import InfrastructureError, SettingsError
@@ -34,6 +36,15 @@ def listen(progress):
 data, model, out, options = sys.argv[1:]
 sft.train([data], model, out, settings.parse(settings.SftSettings, __import__("json").loads(options)), listen=listen)
 """
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Sums in one order, so that equal weights are equal to the bit."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +101,8 @@ def test_the_result_is_the_base_model_in_all_but_its_weights(whole: Path, model:
 def test_a_run_that_is_killed_ends_with_the_weights_it_would_have_had(whole: Path, model: Path, data: Path, tmp_path: Path) -> None:
     out = tmp_path / "killed"
     options = json.dumps({"steps": STEPS, **GIVEN})
-    child = subprocess.run([sys.executable, "-c", KILLED, str(data), str(model), str(out), options], timeout=240, check=False)
+    command = [sys.executable, "-c", KILLED, str(data), str(model), str(out), options]
+    child = subprocess.run(command, timeout=240, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert child.returncode == -signal.SIGKILL
     assert not (out / "report.json").exists()
     assert [path.name for path in sft_files.checkpoints(out)] == ["checkpoint-4"]

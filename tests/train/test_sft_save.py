@@ -83,11 +83,13 @@ def test_merged_weights_may_be_asked_for_when_the_run_is_finished(adapted: Path,
     assert sft.train([data], str(model), out, LORA) == later
 
 
-def test_the_precision_on_disk_is_that_of_the_base_model(data: Path, tmp_path: Path) -> None:
+def test_weights_in_training_are_float32_and_on_disk_as_the_base_model_s_whatever_is_computed_in(
+    data: Path, tmp_path: Path
+) -> None:
     tiny.save(tmp_path / "base")
     AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.bfloat16).save_pretrained(tmp_path / "base")
-    settings = replace(LORA, lora=0, steps=1)
-    sft.train([data], str(tmp_path / "base"), tmp_path / "out", settings)
+    settings = replace(LORA, lora=0, steps=1, precision="bfloat16")
+    assert sft.train([data], str(tmp_path / "base"), tmp_path / "out", settings)["precision"] == "bfloat16"
     checkpoint = sft_files.latest(tmp_path / "out")
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "model").dtype is torch.bfloat16
     assert AutoModelForCausalLM.from_pretrained(checkpoint).dtype is torch.float32

@@ -42,6 +42,12 @@ class Evaluation:
             self.strategy, as_dict(self.settings), policy, Sampling(), self.source, hashed, version=toolreason.__version__
         )
 
+    def describe(self, trained_on: set[str]) -> dict[str, Any]:
+        """What is rolled out, as the report says it. `known` problems are trained on too, by their ids: they prove nothing."""
+        known = sum(problem.id in trained_on for problem in self.problems)
+        told = {"problems": len(self.problems), "known": known, "source": self.source, "strategy": self.strategy}
+        return {**told, "settings": as_dict(self.settings)}
+
 
 async def evaluate(
     plan: Evaluation, open_policy: PolicyOf, name: str, out: Path, *, on_progress: Progress | None = None

@@ -14,7 +14,8 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,21 @@ if TYPE_CHECKING:
 
 OpenPolicy = Callable[..., AbstractAsyncContextManager["Policy"]]
 """As `toolreason.train.live.live_policy`: (model, tokenizer, *, name)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One sitting over one directory."""
+
+    out: Path
+    base: Base
+    rows: Rows
+    manifest: Manifest
+    settings: SftSettings
+    device: str
+    listen: Listener
+    evaluation: Evaluation | None
+    open_policy: OpenPolicy | None
 
 
 def train(
@@ -59,19 +75,19 @@ def train(
     where = sft_model.device(chosen)
     if (chosen.max_length or 0) > base.fit.context:
         raise SettingsError(f"max_length is {chosen.max_length}, but {model} takes {base.fit.context} tokens at most")
-    listen_to(listen, "reading the rows")
+    _tell(listen, "reading the rows")
     read = rows.read(data, base.fit, max_length=chosen.max_length, long=chosen.long, held_out=chosen.held_out, seed=chosen.seed)
     wanted = _manifest(data, base, read, chosen, sft_model.precision(chosen, where))
     with _directory(out, wanted):
         if (out / sft_files.REPORT).exists():
             return _finished(out, base, chosen)
-        return _train(out, base, read, wanted, chosen, where, evaluation, open_policy, listen)
+        return _train(_Job(out, base, read, wanted, chosen, where, listen, evaluation, open_policy))
 
 
-def listen_to(listen: Listener, what: str) -> None:
+def _tell(listen: Listener, what: str, *, lasting: bool = False) -> None:
     from toolreason.train.sft_callbacks import Progress
 
-    listen(Progress(what))
+    listen(Progress(what, lasting=lasting))
 
 
 def _manifest(data: Sequence[str | Path], base: Base, read: Rows, settings: SftSettings, precision: str) -> Manifest:
@@ -106,51 +122,59 @@ def _directory(out: Path, wanted: Manifest) -> Iterator[None]:
         release(out, lock)
 
 
-def _train(
-    out: Path,
-    base: Base,
-    read: Rows,
-    manifest: Manifest,
-    settings: SftSettings,
-    where: str,
-    evaluation: Evaluation | None,
-    open_policy: OpenPolicy | None,
-    listen: Listener,
-) -> dict[str, Any]:
+def _train(job: _Job) -> dict[str, Any]:
+    from toolreason.train.sft_save import save
+
+    out, first, checkpoint = job.out, sft_model.is_first(), sft_files.latest(job.out)
+    step = None if checkpoint is None else sft_files.step_of(checkpoint)
+    if first:
+        sft_files.tidy(out, job.settings.keep)
+        sft_files.forget_after(out, step)
+    metrics = Metrics(out, step, write=first)
+    rolled_out = _described(job)
+    if checkpoint is None or not _is_last(checkpoint):
+        _steps(job, checkpoint, metrics)
+        gc.collect()  # the optimizer's part of the memory, before the result is loaded
+        checkpoint = sft_files.latest(out)
+    if not first:
+        return {}
+    assert checkpoint is not None  # the last step always leaves one
+    written = save(out, checkpoint, job.base.path, job.settings)
+    steps = sft_files.step_of(checkpoint)
+    report = sft_report.make(job.manifest, job.rows.report, metrics, steps, job.device, written, rolled_out)
+    sft_report.keep(out, report)
+    return report
+
+
+def _steps(job: _Job, checkpoint: Path | None, metrics: Metrics) -> None:
+    """Train from `checkpoint` on, to the end. Raises KeyboardInterrupt where it was stopped."""
     from toolreason.train.sft_callbacks import Keeper, Stopper, Watcher
     from toolreason.train.sft_trainer import build
 
-    first, checkpoint = sft_model.is_first(), sft_files.latest(out)
-    step = None if checkpoint is None else sft_files.step_of(checkpoint)
-    if first:
-        sft_files.tidy(out, settings.keep)
-        sft_files.forget_after(out, step)
-    metrics = Metrics(out, step, write=first)
-    with ExitStack() as stack:
-        if checkpoint is None or not _is_last(checkpoint):
-            stopper = stack.enter_context(Stopper())
-            watcher = Watcher(out, read.held_out, settings.eval_every, settings.batch_size, stopper, listen, evaluation)
-            keeper = Keeper(out, metrics, stopper, settings.keep, listen)
-            listen_to(listen, "loading the model")
-            trainer = build(
-                base.path,
-                base.tokenizer,
-                read,
-                settings,
-                out,
-                device=where,
-                precision=manifest.precision,
-                callbacks=[watcher, keeper],
-            )
-            watcher.trainer = keeper.trainer = trainer
-            watcher.open_policy = _opener(open_policy, trainer, base)
-            trainer.tokens_seen = 0 if checkpoint is None else sft_files.tokens_seen(checkpoint)
-            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
-            if stopper.asked and trainer.state.global_step < trainer.state.max_steps:
-                raise KeyboardInterrupt
-            del trainer, watcher.trainer, keeper.trainer
-            gc.collect()  # the optimizer's part of the memory, before the result is loaded beside it
-    return _finish(out, base, read, manifest, settings, where, metrics) if first else {}
+    chosen, base = job.settings, job.base
+    with Stopper() as stopper:
+        watcher = Watcher(job.out, job.rows.held_out, chosen.eval_every, chosen.batch_size, stopper, job.listen, job.evaluation)
+        keeper = Keeper(job.out, metrics, stopper, chosen.keep, job.listen)
+        _tell(job.listen, "loading the model")
+        options = {"device": job.device, "precision": job.manifest.precision}
+        trainer = build(base.path, base.tokenizer, job.rows, chosen, job.out, callbacks=[watcher, keeper], **options)
+        watcher.trainer = keeper.trainer = trainer
+        watcher.open_policy = _opener(job.open_policy, trainer, base)
+        trainer.tokens_seen = 0 if checkpoint is None else sft_files.tokens_seen(checkpoint)
+        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        if stopper.asked and trainer.state.global_step < trainer.state.max_steps:
+            raise KeyboardInterrupt
+
+
+def _described(job: _Job) -> dict[str, Any]:
+    """What is rolled out, with a warning where it is what is trained on."""
+    if job.evaluation is None:
+        return {}
+    found = job.evaluation.describe(set(job.rows.train["problem_id"].to_pylist()))
+    if found["known"]:
+        what = f"{found['known']} of the {found['problems']} problems to roll out are trained on too"
+        _tell(job.listen, f"warning: {what}: what they show is not that it was learnt", lasting=True)
+    return found
 
 
 def _is_last(checkpoint: Path) -> bool:
@@ -168,19 +192,6 @@ def _opener(given: OpenPolicy | None, trainer: Any, base: Base) -> Callable[[str
         return live_policy(trainer.model, base.path, name=name)
 
     return opened
-
-
-def _finish(
-    out: Path, base: Base, read: Rows, manifest: Manifest, settings: SftSettings, where: str, metrics: Metrics
-) -> dict[str, Any]:
-    from toolreason.train.sft_save import save
-
-    checkpoint = sft_files.latest(out)
-    assert checkpoint is not None  # the last step always leaves one
-    written = save(out, checkpoint, base.path, settings)
-    report = sft_report.make(manifest, read.report, metrics, sft_files.step_of(checkpoint), where, written)
-    sft_report.keep(out, report)
-    return report
 
 
 def _finished(out: Path, base: Base, settings: SftSettings) -> dict[str, Any]:

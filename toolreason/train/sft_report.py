@@ -18,8 +18,18 @@ FORMAT = 1
 Line = Mapping[str, Any]
 
 
-def make(manifest: Manifest, rows: RowReport, metrics: Metrics, steps: int, where: str, written: dict[str, str]) -> dict[str, Any]:
-    """The report of a run that is at its end. `written`: the directories of the result, by what they hold."""
+def make(
+    manifest: Manifest,
+    rows: RowReport,
+    metrics: Metrics,
+    steps: int,
+    where: str,
+    written: dict[str, str],
+    rolled_out: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """The report of a run that is at its end. `written`: the directories of the result, by what they hold; `rolled_out`: what the
+    evaluations were of.
+    """
     losses = [line["loss"] for line in metrics.lines if "loss" in line]
     held_out = [line for line in metrics.lines if "eval_loss" in line]
     return {
@@ -31,6 +41,7 @@ def make(manifest: Manifest, rows: RowReport, metrics: Metrics, steps: int, wher
         "steps": steps,
         "loss": {"first": losses[0], "last": losses[-1]} if losses else {},
         "held_out_loss": {"before": _losses(held_out[0]), "after": _losses(held_out[-1])} if held_out else {},
+        "rolled_out": rolled_out or {},
         "evaluations": evaluations(metrics.lines),
         "duration_s": round(metrics.elapsed_s, 1),
         "peak_memory_mb": _peak_mb(where),
