@@ -385,6 +385,14 @@ def test_without_problems_there_are_prompt_and_completion(speaker: Speaker) -> N
     assert "messages" not in row
 
 
+def test_a_conversation_of_several_turns_is_no_text_row() -> None:
+    one = chat("It is 4.")
+    again = (Segment(Source.PROMPT, "And 3 + 3?"), Segment(Source.MODEL, "6."))
+    report = Report()
+    assert not list(export.rows([replace(one, segments=(*one.segments, *again))], "messages", report=report))
+    assert report.left_out == {"several turns of the user's": 1}
+
+
 def test_a_chat_policys_messages_are_in_its_trajectory() -> None:
     row = only(chat("It is 4."), "messages")
     assert row["messages"] == [

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,21 @@ from tests import pictures
 from toolreason import runs
 from toolreason.errors import InfrastructureError, InputError, ProblemError, SettingsError
 from toolreason.runs import Key, Manifest, RunWriter
-from toolreason.types import Judgement, Problem, Sampling, Segment, Source, StopReason, Trajectory, Verdict, to_json
+from toolreason.types import (
+    Environment,
+    FunctionTask,
+    Judgement,
+    Problem,
+    Reference,
+    Sampling,
+    Segment,
+    Source,
+    StopReason,
+    Trajectory,
+    UserTurn,
+    Verdict,
+    to_json,
+)
 
 MANIFEST = Manifest("plain", {"max_tokens": 64}, "scripted", Sampling(seed=3), "problems.jsonl", "abc", samples=2)
 
@@ -216,6 +231,14 @@ def test_the_hash_of_problems_changes_with_their_content() -> None:
     one, two = Problem("1", "a"), Problem("2", "b")
     assert runs.problems_hash([one, two]) == runs.problems_hash([Problem("1", "a"), two])
     assert len({runs.problems_hash(some) for some in ([one], [two], [one, two], [two, one], [])}) == 5
+
+
+def test_the_hash_of_problems_is_what_it_was_when_they_had_fewer_fields() -> None:
+    told = b'{"kind":"none","answer":"","choices":[],"tests":[],"dataset":"","entry":""}'
+    then = b'{"id":"1","question":"a","reference":' + told + b',"domain":"math","attachments":[]}\n'
+    assert runs.problems_hash([Problem("1", "a")]) == sha256(then).hexdigest()[:16]
+    task = FunctionTask(Environment(("Bank",)), (UserTurn("a"),))
+    assert runs.problems_hash([Problem("1", "a", Reference(task=task))]) != runs.problems_hash([Problem("1", "a")])
 
 
 def test_a_run_is_not_resumed_over_a_picture_that_has_changed(tmp_path: Path) -> None:

@@ -189,4 +189,5 @@ def sandbox_for(sandbox: str, settings: Settings, problems: Iterable[Problem]) -
     acts = getattr(settings, "max_calls", 0) > 0 and getattr(settings, "execute", True)
     if acts and sandbox == "none":
         raise SettingsError("this strategy runs code: --sandbox docker (or local), or a strategy that does not, --strategy plain")
-    return sandbox if acts or any(p.reference.kind is ReferenceKind.CODE for p in problems) else "none"
+    run = (ReferenceKind.CODE, ReferenceKind.CALLS)
+    return sandbox if acts or any(p.reference.kind in run for p in problems) else "none"

@@ -26,7 +26,7 @@ _OPENED = "<think>"
 class Maker:
     """Makes text rows. A chat policy's messages are in its trajectory; for others they are those of `options.problems`.
 
-    Raises LeftOut for a trajectory whose problem is not among them, InputError where the problem is another one, and where the rows
+    Raises LeftOut for a trajectory whose problem is not among them or in which the user spoke again, InputError where the problem is another one, and where the rows
     would not all have the same columns.
     """
 
@@ -35,6 +35,8 @@ class Maker:
         self._messages: bool | None = None  # whether the rows so far hold messages
 
     def __call__(self, trajectory: Trajectory, report: Report) -> Row:
+        if sum(segment.source is Source.PROMPT for segment in trajectory.segments) > 1:
+            raise LeftOut("several turns of the user's")
         limit = self._options.max_tokens
         if limit is not None and len(trajectory.token_ids) > limit:
             raise LeftOut("too long")
