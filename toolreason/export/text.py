@@ -26,8 +26,8 @@ _OPENED = "<think>"
 class Maker:
     """Makes text rows. A chat policy's messages are in its trajectory; for others they are those of `options.problems`.
 
-    Raises LeftOut for a trajectory whose problem is not among them or in which the user spoke again, InputError where the problem is another one, and where the rows
-    would not all have the same columns.
+    Raises LeftOut for a trajectory whose problem is not among them or in which the user spoke again, InputError where the problem
+    is another one, and where the rows would not all have the same columns.
     """
 
     def __init__(self, options: Options) -> None:
