@@ -14,14 +14,19 @@ if TYPE_CHECKING:
 
 
 class Bar:
-    """A bar over steps, or over rollouts while these are made. It takes what `toolreason.train` tells of its progress."""
+    """A bar over steps, or over rollouts while these are made. It takes what `toolreason.train` tells of its progress.
+
+    Of several processes that train together the first one shows it.
+    """
 
     def __init__(self) -> None:
         from rich import progress
 
+        from toolreason.train.sft_model import is_first
+
         text = progress.TextColumn("{task.description} {task.fields[more]}", markup=False)
         columns = (text, progress.BarColumn(), progress.MofNCompleteColumn(), progress.TimeRemainingColumn())
-        self.display = progress.Progress(*columns, console=common.stderr())
+        self.display = progress.Progress(*columns, console=common.stderr(), disable=not is_first())
         self._task = self.display.add_task("starting", total=None, more="")
 
     def __call__(self, told: Any) -> None:

@@ -78,6 +78,7 @@ def build(
         save_steps=settings.save_every,
         eval_strategy="no",
         report_to=[] if settings.report_to in ("none", "tensorboard") else [settings.report_to],
+        ddp_find_unused_parameters=False,  # all are used
         disable_tqdm=True,
         dataloader_pin_memory=device != "cpu",
     )
