@@ -120,10 +120,15 @@ def test_weights_change_a_preset_and_a_function_of_ones_own_is_a_part() -> None:
     assert rewards.weights("artist", ["tool_success=0"]) == {"answer": 1.0, "format_relaxed": 1.0, "format_strict": 1.0}
 
 
+@pytest.mark.parametrize("preset", rewards.PRESETS)
+def test_every_part_of_every_preset_is_a_function(preset: str) -> None:
+    assert all(callable(rewards.find(name)) for name in rewards.weights(preset))
+
+
 @pytest.mark.parametrize(
     ("preset", "changes", "message"),
     [
-        ("arist", [], "no rewards 'arist': there are artist, outcome"),
+        ("arist", [], "no rewards 'arist': there are artist, outcome, functions"),
         ("outcome", ["speed=1"], "no reward 'speed'"),
         ("outcome", ["no.such:thing=1"], "no reward 'no.such:thing'"),
         ("outcome", ["accuracy"], "no name=weight"),

@@ -19,7 +19,7 @@ from toolreason.errors import CapabilityError, InfrastructureError, PolicyError,
 from toolreason.runs import Manifest, RunWriter
 from toolreason.train.groups import Mute
 from toolreason.train.rl_settings import STRIDE
-from toolreason.train.rollouts import Rollouts, row
+from toolreason.train.rollouts import Rollouts, row, schedule
 from toolreason.types import Problem, Sampling, Segment, Source, StopReason, Trajectory
 
 CALL, RIGHT, WRONG = "<python>print(1)</python>", "<answer>right</answer>", "<answer>2</answer>"
@@ -276,3 +276,14 @@ def test_rollouts_that_cannot_be_judged_are_in_no_baseline_and_not_trained() -> 
     made = rolled(Told(lambda text, place: "<answer>unsure</answer>" if place else RIGHT), agents.plan(), PROBLEMS[:1])
     assert [parts["accuracy"] for parts in made["reward_parts"]] == [1.0, None]
     assert sum(made["env_mask"][1]) == 0
+
+
+def test_a_schedule_has_each_problem_once_a_pass_in_an_order_of_its_own_and_is_the_same_for_more_steps() -> None:
+    problems = [Problem(f"q{n}", "?") for n in range(7)]
+    order = schedule(problems, 3, 6, seed=1)
+    passes = [order[at : at + 6] for at in range(0, 18, 6)]  # the seventh is left out of each pass
+    assert len(order) == 18
+    assert all(len({one.id for one in part}) == 6 for part in passes)
+    assert passes[0] != passes[1]
+    assert schedule(problems, 3, 9, seed=1)[:18] == order
+    assert schedule(problems, 3, 6, seed=2) != order

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from toolreason.commands import common, train_common
+from toolreason.commands import common, train_common, train_rl
 
 HELP = """Fine-tune a model on trajectories, token by token as they were sampled.
 
@@ -15,6 +15,7 @@ HELP = """Fine-tune a model on trajectories, token by token as they were sampled
 """
 
 app = typer.Typer(cls=common.Commands, no_args_is_help=True, help=HELP)
+app.command("rl")(train_rl.rl)
 
 
 @app.command()
@@ -108,9 +109,11 @@ def sft(
     }
     chosen = settings.load(settings.SftSettings, config, set_ or (), **options)
     report = _train(data, model, out, chosen)
+    if not report:  # of several processes the first one tells
+        return
     if json_:
         common.print_json(report)
-    elif report:  # of several processes the first one tells
+    else:
         _show(report)
 
 

@@ -20,9 +20,19 @@ import torch
 from torch import Tensor
 from trl import GRPOTrainer
 
-from toolreason.train.rollouts import Rollouts, refuse_tools
+from toolreason.errors import SettingsError
+from toolreason.train.rollouts import BESIDE_TOOLS, Rollouts
 
 GAP = "sampling/sampling_logp_difference"
+
+LOSSES: dict[str, dict[str, str]] = {
+    "artist": {"loss_type": "grpo"},
+    "dapo": {"loss_type": "dapo"},
+    "dr_grpo": {"loss_type": "dr_grpo", "scale_rewards": "none"},
+    "gspo": {"loss_type": "grpo", "importance_sampling_level": "sequence"},
+    "gppo": {"loss_type": "dapo"},  # and `gradient_preserving`
+}
+"""The aggregations by our names, as TRL's arguments."""
 
 
 class AgenticTrainer(GRPOTrainer):  # type: ignore[misc]
@@ -41,41 +51,44 @@ class AgenticTrainer(GRPOTrainer):  # type: ignore[misc]
         same_scale: bool = True,
         **options: Any,
     ) -> None:
+        if options.get("tools") or options.get("environment_factory"):
+            raise SettingsError(BESIDE_TOOLS)
         self.gradient_preserving, self.same_scale = gradient_preserving, same_scale
         self._logps: Tensor | None = None
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "You are using 'rollout_func'", UserWarning)
             super().__init__(*args, rollout_func=rollouts, **options)
-        refuse_tools(self)
         self.correct = correct or (self.use_vllm and self.vllm_importance_sampling_correction)
         if gradient_preserving and (self.loss_type != "dapo" or self.importance_sampling_level != "token"):
-            raise ValueError("the gradient-preserving clip is for loss_type='dapo' and token ratios")
+            raise SettingsError("the gradient-preserving clip is for loss_type='dapo' and the ratio of each token")
 
     @contextmanager
-    def _correcting(self) -> Iterator[None]:
-        """TRL asks `use_vllm` whether to correct. In an evaluation nothing is: it would take a forward pass for nothing."""
-        before, self.use_vllm = self.use_vllm, self.correct and self.model.training
+    def _with(self, **values: Any) -> Iterator[None]:
+        """These attributes, for as long as this is open."""
+        before = {name: getattr(self, name) for name in values}
         try:
+            for name, value in values.items():
+                setattr(self, name, value)
             yield
         finally:
-            self.use_vllm = before
+            for name, value in before.items():
+                setattr(self, name, value)
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        with self._correcting():
+        """TRL asks `use_vllm` whether to correct. For an evaluation nothing is computed beside the rewards: its batch is large."""
+        training = {"use_vllm": self.correct}
+        with self._with(**training if self.model.training else {"use_vllm": False, "num_iterations": 1, "beta": 0.0}):
             output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         return output
 
     def _generate(self, prompts: list[Any]) -> Any:
-        before, self.use_vllm = self.use_vllm, self.args.use_vllm  # here it asks whether there is a server to send weights to
-        try:
+        with self._with(use_vllm=self.args.use_vllm):  # here it asks whether there is a server to send weights to
             return super()._generate(prompts)
-        finally:
-            self.use_vllm = before
 
-    def prediction_step(self, model: Any, inputs: Any, *_: Any, **__: Any) -> tuple[Tensor, None, None]:
-        """Roll out and score. The loss of an evaluation says nothing, and its batches are larger than those of an update."""
+    def prediction_step(self, model: Any, inputs: Any, *_: Any, **__: Any) -> tuple[None, None, None]:
+        """Roll out and score. The loss of an evaluation says nothing."""
         self._prepare_inputs(inputs)
-        return torch.zeros((), device=self.accelerator.device), None, None
+        return None, None, None
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **options: Any) -> Any:
         result = super()._get_per_token_logps_and_entropies(*args, **options)
@@ -84,11 +97,18 @@ class AgenticTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
         losses = self._preserving_loss if self.gradient_preserving else super()._compute_loss
-        with self._correcting():
+        with self._with(use_vllm=self.correct):
             loss: Tensor = losses(model, inputs)
         if self.same_scale and not self.correct:  # else TRL has logged it
             self._log_gap(inputs)
         return loss
+
+    def create_model_card(self, *args: Any, **options: Any) -> None:
+        """The report says more."""
+
+    @property
+    def tokens_seen(self) -> int:
+        return int(self.state.num_input_tokens_seen)
 
     def _log_gap(self, inputs: dict[str, Any]) -> None:
         sampled = inputs.get("sampling_per_token_logps")

@@ -92,10 +92,14 @@ REWARDS: dict[str, Reward] = {
 }
 """By name. Put your own here, or name it `package.module:function`."""
 
+_FUNCTIONS = ("state", "function", "format_relaxed", "format_strict")
+
 PRESETS: dict[str, dict[str, float]] = {
     "artist": {"answer": 1.0, "format_relaxed": 1.0, "format_strict": 1.0, "tool_success": 1.0},
     "outcome": {"accuracy": 1.0},
+    "functions": {f"toolreason.train.function_rewards:{part}": 1.0 for part in _FUNCTIONS},
 }
+"""`functions` is the paper's for function calling: see `function_rewards`."""
 
 
 def weights(preset: str, changes: Sequence[str] = ()) -> dict[str, float]:

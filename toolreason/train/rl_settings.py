@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal
 
 from toolreason.errors import SettingsError
 from toolreason.strategies.base import Settings, Strategy, at_least, load, parse_settings
 from toolreason.train import rewards
+from toolreason.train.settings import SftSettings
 from toolreason.types import Sampling, coerce_tuples
 
 STRIDE = 1_000  # rollouts of one problem in one step are numbered from step * STRIDE
@@ -119,8 +120,25 @@ class RlSettings:
         return self.learning_rate or (1e-5 if self.lora else 1e-6)
 
     @property
+    def shared(self) -> SftSettings:
+        """What both kinds of training are told alike."""
+        names = ("lora", "lora_alpha", "lora_targets", "precision", "device", "gradient_checkpointing", "report_to")
+        return SftSettings(**{name: getattr(self, name) for name in names})
+
+    @property
     def corrected(self) -> bool:
         return self.correction == "on" or (self.correction == "auto" and self.vllm is not None)
+
+
+FREE = frozenset(  # what changes no weight that is trained, so that a run may go on with another value
+    {"steps", "device", "gradient_checkpointing", "vllm", "concurrency", "rows", "save_every", "keep", "report_to", "sandbox"}
+    | {one.name for one in fields(RlSettings) if one.name.startswith("eval")}
+)
+
+
+def identity(settings: RlSettings) -> dict[str, Any]:
+    """The settings that have to be equal for a run to go on."""
+    return {name: value for name, value in asdict(settings).items() if name not in FREE}
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ The ids, masks and log-probabilities are those of `toolreason.export` for RL. No
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -37,6 +38,7 @@ PolicyOf = Callable[[Any], AbstractAsyncContextManager[Policy]]
 Row = dict[str, Any]
 Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
+BESIDE_TOOLS = "leave tools= and environment_factory= out: beside them TRL reads no masks, and tool output is trained"
 NO_TOKENS = (Mute.ABORTED, Mute.UNSCORED, Mute.SILENT)
 _MAKER = Maker(Options(purpose=Purpose.RL))
 
@@ -92,10 +94,21 @@ def prompts(problems: Sequence[Problem]) -> list[dict[str, str]]:
     return [{"prompt": problem.id} for problem in problems]
 
 
+def schedule(problems: Sequence[Problem], size: int, steps: int, seed: int) -> list[Problem]:
+    """The problems of all steps, `size` each, in the order in which they come: each pass over them is shuffled anew, and what does
+    not fill a step is left out of that pass. TRL's own order is another one after a resume than without it: turn that off.
+    """
+    order: list[Problem] = []
+    while len(order) < steps * size:
+        one = random.Random(f"{seed}:{len(order)}").sample(problems, len(problems))
+        order += one[: len(one) // size * size]
+    return order[: steps * size]
+
+
 def refuse_tools(trainer: Any) -> None:
     """Raise SettingsError where TRL would train on every token, whatever the mask says."""
     if getattr(trainer, "tools", None) or getattr(trainer, "environment_factories", None):
-        raise SettingsError("leave tools= and environment_factory= out: beside them TRL reads no masks, and tool output is trained")
+        raise SettingsError(BESIDE_TOOLS)
 
 
 def _groups(prompts: Sequence[str], size: int) -> list[str]:
