@@ -102,10 +102,13 @@ def rl(
         "eval_limit": eval_limit,
         "sandbox": sandbox,
     }
-    report = _train(problems, model, out, settings.load(RlSettings, config, option or (), **given))
+    chosen = settings.load(RlSettings, config, option or (), **given)
+    report = _train(problems, model, out, chosen)
+    if not report:  # of several processes the first one tells
+        return
     if json_:
         common.print_json(report)
-    elif report:  # of several processes the first one tells
+    else:
         _show(report, out)
 
 

@@ -18,14 +18,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from trl import GRPOTrainer
+from trl.trainer.grpo_trainer import GRPOTrainer
 
 from toolreason.errors import SettingsError
 from toolreason.train.rollouts import BESIDE_TOOLS, Rollouts
 
 GAP = "sampling/sampling_logp_difference"
 
-LOSSES: dict[str, dict[str, str]] = {
+LOSSES: dict[str, dict[str, Any]] = {
     "artist": {"loss_type": "grpo"},
     "dapo": {"loss_type": "dapo"},
     "dr_grpo": {"loss_type": "dr_grpo", "scale_rewards": "none"},
@@ -35,16 +35,19 @@ LOSSES: dict[str, dict[str, str]] = {
 """The aggregations by our names, as TRL's arguments."""
 
 
-class AgenticTrainer(GRPOTrainer):  # type: ignore[misc]
+class AgenticTrainer(GRPOTrainer):
     """`correct`: weigh tokens by importance, with the mode and limit of the arguments' `vllm_importance_sampling_*`.
 
     `gradient_preserving`: GPPO's clip, aggregated as `loss_type="dapo"` does. `same_scale`: whether the sampler's log-probabilities
     are at the trainer's temperature, so that the gap means something. Raises SettingsError beside `tools=`.
     """
 
+    args: Any
+    model: Any
+
     def __init__(
         self,
-        *args: Any,
+        *,
         rollouts: Rollouts,
         correct: bool = False,
         gradient_preserving: bool = False,
@@ -57,7 +60,7 @@ class AgenticTrainer(GRPOTrainer):  # type: ignore[misc]
         self._logps: Tensor | None = None
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "You are using 'rollout_func'", UserWarning)
-            super().__init__(*args, rollout_func=rollouts, **options)
+            super().__init__(rollout_func=rollouts, **options)
         self.correct = correct or (self.use_vllm and self.vllm_importance_sampling_correction)
         if gradient_preserving and (self.loss_type != "dapo" or self.importance_sampling_level != "token"):
             raise SettingsError("the gradient-preserving clip is for loss_type='dapo' and the ratio of each token")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from datasets import Dataset
 from transformers import PrinterCallback
-from trl import GRPOConfig
+from trl.trainer.grpo_config import GRPOConfig
 
 from toolreason.errors import SettingsError
 from toolreason.policies.base import Policy
