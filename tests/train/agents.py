@@ -144,9 +144,7 @@ def trainer(
         model=model if model is not None else tiny.model(len(TOKENIZER)),
         processing_class=TOKENIZER,
         reward_funcs=reward_functions(chosen.weights),
-        args=arguments(
-            directory, group=group, problems=len(problems), reward_weights=list(chosen.weights.values()), **arguments_
-        ),
+        args=arguments(directory, group=group, problems=len(problems), reward_weights=list(chosen.weights.values()), **arguments_),
         train_dataset=Dataset.from_list(prompts(problems)),
         eval_dataset=Dataset.from_list(prompts(evaluated)) if evaluated else None,
         rollouts=Rollouts(known, policy_of or always(policy), at_work),

@@ -162,9 +162,7 @@ def test_with_tools_a_right_rollout_becomes_more_likely(model: Path, tmp_path: P
         device="cpu",
     )
     out = tmp_path / "run"
-    report = rl.train(
-        rl.Task(PROBLEMS[:1], "one"), str(model), out, chosen, sandbox=sandbox, policy_of=agents.always(Told(script))
-    )
+    report = rl.train(rl.Task(PROBLEMS[:1], "one"), str(model), out, chosen, sandbox=sandbox, policy_of=agents.always(Told(script)))
     assert report["out"] == {"adapter": str(out / "adapter")}
     kept = next(one for one in runs.read(out / "rollouts") if one.sample == 0)
     assert kept.rewards == {"answer": 2.0, "format_relaxed": 0.5, "format_strict": 0.5, "tool_success": 1.0}

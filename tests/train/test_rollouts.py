@@ -32,7 +32,7 @@ def acting(text: str, place: int) -> str | Exception:
         return PolicyError("the engine is gone")
     if place == 3:
         return "hm"
-    return (CALL if place == 0 and "<output>" not in text else RIGHT if place == 0 else WRONG)
+    return CALL if place == 0 and "<output>" not in text else RIGHT if place == 0 else WRONG
 
 
 def manifest() -> Manifest:
@@ -116,9 +116,7 @@ def test_trl_refuses_an_empty_completion_which_is_why_a_masked_token_stands_for_
 def test_an_evaluation_rolls_out_too_mutes_nobody_for_equal_rewards_and_leaves_training_as_it_is(tmp_path: Path) -> None:
     plan = agents.plan()
     policy = Told(lambda text, place: RIGHT if "p1" in text else WRONG)
-    trainer = agents.trainer(
-        tmp_path, policy, plan, evaluated=PROBLEMS[1:4], per_device_eval_batch_size=2, num_generations_eval=1
-    )
+    trainer = agents.trainer(tmp_path, policy, plan, evaluated=PROBLEMS[1:4], per_device_eval_batch_size=2, num_generations_eval=1)
     found = trainer.evaluate()
     assert found["eval_rollout/accuracy"] == pytest.approx(1 / 4)  # the mean over its batches: of two, and of one
     assert found["eval_rewards/accuracy/mean"] == found["eval_rollout/accuracy"]

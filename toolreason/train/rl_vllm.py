@@ -19,7 +19,7 @@ from toolreason.policies.vllm import VllmPolicy
 from toolreason.policies.vllm_wire import base_url
 
 START = (
-    "VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --weight-transfer-config '{\"backend\": \"nccl\"}' --logprobs-mode processed_logprobs "
+    'VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --weight-transfer-config \'{"backend": "nccl"}\' --logprobs-mode processed_logprobs '
     "--max-logprobs -1"
 )
 
