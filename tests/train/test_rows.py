@@ -130,6 +130,12 @@ def test_a_run_of_another_tokenizer_is_refused(tmp_path: Path) -> None:
         rows.read([run], strange)
 
 
+def test_one_text_that_the_ids_do_not_give_is_no_other_tokenizer(tmp_path: Path) -> None:
+    odd = tiny.trajectory(0)
+    cut = replace(odd, segments=(*odd.segments[:-1], replace(odd.segments[-1], text="half a character \ufffd")))
+    assert rows.read([tiny.run(tmp_path / "run", [cut, tiny.trajectory(1)])], MODEL).report.rows == 2
+
+
 def test_text_without_ids_is_refused(tmp_path: Path) -> None:
     text = replace(tiny.trajectory(0), segments=(Segment(Source.PROMPT, "6 * 7?"), Segment(Source.MODEL, "42")))
     with pytest.raises(CapabilityError, match="without token ids"):

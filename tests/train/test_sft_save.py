@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.train import tiny
-from toolreason.errors import InputError, SettingsError, SetupError
+from toolreason.errors import InfrastructureError, InputError, SettingsError, SetupError
 from toolreason.policies.transformers import TransformersPolicy
 from toolreason.train import sft, sft_files, sft_model
 from toolreason.train.settings import SftSettings
+from toolreason.train.sft_trainer import told
 from toolreason.types import Sampling
 
 LORA = SftSettings(lora=4, steps=3, batch_size=2, accumulate=1, learning_rate=3e-2, held_out=0.2, save_every=10)
@@ -88,11 +90,16 @@ def test_weights_in_training_are_float32_and_on_disk_as_the_base_model_s_whateve
 ) -> None:
     tiny.save(tmp_path / "base")
     AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.bfloat16).save_pretrained(tmp_path / "base")
+    cool = tmp_path / "base" / "generation_config.json"
+    cool.write_text(
+        json.dumps({**json.loads(cool.read_text()), "temperature": 0.5})
+    )  # as some have it, and transformers writes not
     settings = replace(LORA, lora=0, steps=1, precision="bfloat16")
     assert sft.train([data], str(tmp_path / "base"), tmp_path / "out", settings)["precision"] == "bfloat16"
     checkpoint = sft_files.latest(tmp_path / "out")
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "model").dtype is torch.bfloat16
     assert AutoModelForCausalLM.from_pretrained(checkpoint).dtype is torch.float32
+    assert json.loads((tmp_path / "out" / "model" / "generation_config.json").read_text())["temperature"] == 0.5
 
 
 def test_targets_that_the_model_lacks_are_named(model: Path, data: Path, tmp_path: Path) -> None:
@@ -119,6 +126,13 @@ def test_a_reporter_or_library_that_is_missing_is_named_with_its_command(monkeyp
     with pytest.raises(SetupError, match="pip install wandb"):
         sft_model.require(replace(LORA, report_to="wandb"))
     sft_model.require(replace(LORA, report_to="trackio"))
+
+
+def test_what_ends_a_training_is_said_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(InfrastructureError, match=r"No space left.*the same command goes on"), told(tmp_path):
+        raise OSError(28, "No space left on device")
+    with pytest.raises(InfrastructureError, match="--batch-size 1"), told(tmp_path):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nand so on")
 
 
 def test_a_directory_of_other_things_is_not_written_into(model: Path, data: Path, tmp_path: Path) -> None:

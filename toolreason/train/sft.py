@@ -149,7 +149,7 @@ def _train(job: _Job) -> dict[str, Any]:
 def _steps(job: _Job, checkpoint: Path | None, metrics: Metrics) -> None:
     """Train from `checkpoint` on, to the end. Raises KeyboardInterrupt where it was stopped."""
     from toolreason.train.sft_callbacks import Keeper, Stopper, Watcher
-    from toolreason.train.sft_trainer import build
+    from toolreason.train.sft_trainer import build, told
 
     chosen, base = job.settings, job.base
     with Stopper() as stopper:
@@ -161,7 +161,8 @@ def _steps(job: _Job, checkpoint: Path | None, metrics: Metrics) -> None:
         watcher.trainer = keeper.trainer = trainer
         watcher.open_policy = _opener(job.open_policy, trainer, base)
         trainer.tokens_seen = 0 if checkpoint is None else sft_files.tokens_seen(checkpoint)
-        trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+        with told(job.out):
+            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
         if stopper.asked and trainer.state.global_step < trainer.state.max_steps:
             raise KeyboardInterrupt
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -55,7 +56,7 @@ class Stopper:
 
     def __exit__(self, *error: object) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # None: set by what is not Python
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.asked:
@@ -147,7 +148,7 @@ class Watcher(TrainerCallback):
         is no reason to lose a training under way.
         """
         step, total = state.global_step, state.max_steps
-        name = f"{self._out.name}@{step}"
+        name, directory = f"{self._out.name}@{step}", self._out / sft_files.EVALUATIONS / f"step-{step:06d}"
 
         def tell(tally: Tally) -> None:
             right = "" if tally.accuracy is None else f"{100 * tally.accuracy:.0f} % right"
@@ -159,7 +160,6 @@ class Watcher(TrainerCallback):
             assert self.open_policy is not None
             self._stopper.cancel = lambda: loop.call_soon_threadsafe(task.cancel)
             try:
-                directory = self._out / sft_files.EVALUATIONS / f"step-{step:06d}"
                 return await evaluate.evaluate(plan, self.open_policy, name, directory, on_progress=tell)
             finally:
                 self._stopper.cancel = None
@@ -169,6 +169,7 @@ class Watcher(TrainerCallback):
         except asyncio.CancelledError:
             if not self._stopper.asked:
                 raise
+            shutil.rmtree(directory, ignore_errors=True)  # a part of the problems is no sample of them
             return {}
         except InfrastructureError as error:
             if step == 0:

@@ -132,8 +132,7 @@ def _run(path: Path, model: Model, report: RowReport) -> Iterator[Row]:
     counted = export.Report()
     trajectories = runs.read(path)
     sample = list(islice(trajectories, SAMPLED))
-    for one in sample:
-        _compare(one, path, model)
+    _compare([one for one in sample if one.token_ids], path, model)
     try:
         yield from export.rows(chain(sample, trajectories), "sft", report=counted, end_tokens=model.ends)
     except CapabilityError as error:
@@ -142,11 +141,13 @@ def _run(path: Path, model: Model, report: RowReport) -> Iterator[Row]:
     report.dropped.update(counted.left_out)
 
 
-def _compare(one: Trajectory, path: Path, model: Model) -> None:
-    """Raise InputError where the model's tokenizer reads a trajectory's ids as another text."""
-    if model.decode is not None and one.token_ids and model.decode(one.token_ids) != one.text:
+def _compare(sample: Sequence[Trajectory], path: Path, model: Model) -> None:
+    """Raise InputError where the model's tokenizer reads no trajectory's ids as its text. (A character that is cut between two
+    segments is no text in either.)
+    """
+    if model.decode is not None and sample and not any(model.decode(one.token_ids) == one.text for one in sample):
         raise InputError(
-            f"{path} was sampled with another tokenizer than this model's (by {one.policy}): its ids mean another text here. "
+            f"{path} was sampled with another tokenizer than this model's (by {sample[0].policy}): its ids mean another text here. "
             "Train the model that it was sampled with"
         )
 

@@ -11,10 +11,9 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
-from toolreason.errors import InfrastructureError
 from toolreason.train.settings import SftSettings
 from toolreason.train.sft_files import ADAPTER, MODEL
-from toolreason.train.sft_trainer import load
+from toolreason.train.sft_trainer import load, savable, told
 
 TOKENIZER = (
     "tokenizer.json",
@@ -52,13 +51,9 @@ def _whole(directory: Path, write: Callable[[Path], None]) -> str:
         beside = directory.with_name(f".{directory.name}.new")
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir()
-        try:
+        with told(directory):
             write(beside)
             beside.rename(directory)
-        except OSError as error:
-            raise InfrastructureError(
-                f"cannot write {directory}: {error.strerror or error}; the checkpoint is kept: give the same command again"
-            ) from error
     return str(directory)
 
 
@@ -66,6 +61,7 @@ def _weights(model: Any, base: str, directory: Path) -> None:
     """What training changed of the settings (its padding token, its end tokens) is the base model's again."""
     with contextlib.suppress(OSError):  # it has none
         model.generation_config = GenerationConfig.from_pretrained(base)
+        savable(model.generation_config)
     model.save_pretrained(directory)
     _tokenizer(base, directory)
 

@@ -7,17 +7,20 @@ settings. Nothing is cut here: `max_length` (1024 by default) is None, or with p
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import datasets
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PrinterCallback, Trainer
 from trl.trainer.sft_config import SFTConfig
 from trl.trainer.sft_trainer import SFTTrainer
 
-from toolreason.errors import SettingsError, SetupError
+from toolreason.errors import InfrastructureError, SettingsError, SetupError
 from toolreason.train.rows import Rows
 from toolreason.train.settings import SftSettings
 from toolreason.train.sft_files import CHECKPOINTS
@@ -103,11 +106,35 @@ def build(
 def load(model: str, dtype: Any, attention: str = "sdpa", **options: Any) -> Any:
     """A model from a directory or the hub; only safetensors, and no code of its own. Raises SetupError."""
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        loaded = AutoModelForCausalLM.from_pretrained(
             model, dtype=dtype, use_safetensors=True, attn_implementation=attention, **options
         )
     except (OSError, ValueError, ImportError) as error:
         raise SetupError(f"no model could be loaded from {model}: {error}") from error
+    savable(loaded.generation_config)
+    return loaded
+
+
+def savable(config: Any) -> None:
+    """Some models come with a temperature and without sampling, which transformers reads and does not write."""
+    try:
+        config.validate(strict=True)
+    except ValueError:
+        config.do_sample = True
+
+
+@contextmanager
+def told(out: Path) -> Iterator[None]:
+    """What ends a training through no fault of the data's, as an error that says what to do. Raises InfrastructureError."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise InfrastructureError(
+            "out of memory: fewer rows at a time (--batch-size 1), shorter ones (--max-length), an adapter (--lora 16), or "
+            f"--set gradient_checkpointing=true. {str(error).splitlines()[0]}"
+        ) from error
+    except (OSError, SafetensorError) as error:
+        raise InfrastructureError(f"{out}: {error}. The last checkpoint is kept, and the same command goes on") from error
 
 
 def hush() -> None:
