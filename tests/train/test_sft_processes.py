@@ -28,7 +28,7 @@ def test_two_processes_train_as_one_does_and_the_first_writes(tmp_path: Path) ->
     report = json.loads(run.stdout)  # one of them speaks
     assert (report["processes"], report["steps"]) == (2, 3)
 
-    alone = sft.train([data], str(model), tmp_path / "one", SftSettings(batch_size=2, **given))  # type: ignore[arg-type]
+    alone = sft.train([data], str(model), tmp_path / "one", SftSettings(batch_size=2, **given))
     assert report["held_out_loss"]["after"]["all"] < alone["held_out_loss"]["before"]["all"]
     lines = [
         [(line["step"], round(line["loss"], 4)) for line in sft_files.read_metrics(tmp_path / name) if "loss" in line]
