@@ -65,7 +65,7 @@ class TransformersPolicy:
             raise SettingsError(f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
         if max_rows < 1 or cache_tokens < 0:
             raise SettingsError("max_rows is at least 1, cache_tokens at least 0")
-        path, gguf = await asyncio.to_thread(_locate, model)
+        path, gguf = await asyncio.to_thread(locate, model)
         engine, tokenizer, longest = await asyncio.to_thread(
             _load, path, gguf, dtype, device, trust_remote_code, max_rows, cache_tokens, threads
         )
@@ -163,7 +163,7 @@ class _Call:
             self.future.set_exception(error or PolicyError("the engine failed"))
 
 
-def _locate(model: str) -> tuple[str, str | None]:
+def locate(model: str) -> tuple[str, str | None]:
     """The directory or hub id of a model, and the GGUF file in it if that is what it is."""
     path = Path(model).expanduser()
     if path.suffix == ".gguf":

@@ -31,7 +31,7 @@ from toolreason.runs import RunWriter
 from toolreason.strategies.base import as_dict
 from toolreason.train import sft_files, sft_model
 from toolreason.train.rl_settings import Plan, RlSettings, identity
-from toolreason.train.sft import _directory
+from toolreason.train.sft import held
 from toolreason.train.sft_files import Manifest, Metrics
 from toolreason.train.sft_model import Base
 from toolreason.types import Problem
@@ -104,7 +104,7 @@ def train(
         sft_model.processes(),
         sft_model.versions(),
     )
-    with _directory(out, wanted):
+    with held(out, wanted):
         return _train(out, base, task, known, chosen, plan, (where, precision), sandbox, policy_of, listen)
 
 

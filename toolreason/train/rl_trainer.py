@@ -26,7 +26,7 @@ from toolreason.train.rollouts import PolicyOf, Rollouts, prompts, reward_functi
 from toolreason.train.sft_callbacks import Keeper, Listener, Progress, Stopper
 from toolreason.train.sft_files import Metrics
 from toolreason.train.sft_model import Base
-from toolreason.train.sft_trainer import _lora, _tensorboard, hush, load
+from toolreason.train.sft_trainer import adapter, hush, load, tensorboard
 from toolreason.types import Problem
 
 if TYPE_CHECKING:
@@ -76,8 +76,8 @@ def build(parts: Parts, crews: Mapping[str, Crew], policy_of: PolicyOf, *, resum
             args=_arguments(parts, resumed),
             train_dataset=Dataset.from_list(prompts(order)),
             eval_dataset=evaluated,
-            peft_config=_lora(settings.shared) if settings.lora else None,
-            callbacks=[*_tensorboard(settings.shared, parts.out), keeper],
+            peft_config=adapter(settings.shared) if settings.lora else None,
+            callbacks=[*tensorboard(settings.shared, parts.out), keeper],
             rollouts=Rollouts(parts.known, policy_of, crews),
             correct=settings.corrected,
             gradient_preserving=settings.loss == "gppo",

@@ -78,7 +78,7 @@ def train(
     _tell(listen, "reading the rows")
     read = rows.read(data, base.fit, max_length=chosen.max_length, long=chosen.long, held_out=chosen.held_out, seed=chosen.seed)
     wanted = _manifest(data, base, read, chosen, sft_model.precision(chosen, where))
-    with _directory(out, wanted):
+    with held(out, wanted):
         if (out / sft_files.REPORT).exists():
             return _finished(out, base, chosen)
         return _train(_Job(out, base, read, wanted, chosen, where, listen, evaluation, open_policy))
@@ -105,7 +105,7 @@ def _manifest(data: Sequence[str | Path], base: Base, read: Rows, settings: SftS
 
 
 @contextmanager
-def _directory(out: Path, wanted: Manifest) -> Iterator[None]:
+def held(out: Path, wanted: Manifest) -> Iterator[None]:
     """Held by this process, and settled. Of several processes the first one does it."""
     if not sft_model.is_first():
         yield

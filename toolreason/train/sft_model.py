@@ -14,7 +14,7 @@ from typing import Any
 from toolreason import models
 from toolreason.errors import InputError, SettingsError, SetupError
 from toolreason.policies.tokenizer import ChatTokenizer, end_tokens, quiet
-from toolreason.policies.transformers import _locate
+from toolreason.policies.transformers import locate
 from toolreason.train.settings import SftSettings
 from toolreason.train.sft_data import Model
 
@@ -51,7 +51,7 @@ def find(name: str) -> Base:
     """
     from transformers import AutoConfig, AutoTokenizer
 
-    path, gguf = _locate(name)
+    path, gguf = locate(name)
     if gguf is not None:
         raise InputError(f"{name} is a GGUF file, whose weights are rounded: train from a directory of safetensors")
     if Path(path).is_dir():

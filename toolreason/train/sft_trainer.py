@@ -92,8 +92,8 @@ def build(
             args=args,
             train_dataset=datasets.Dataset(rows.train.select(["input_ids", "labels"])),
             processing_class=tokenizer,
-            peft_config=_lora(settings) if settings.lora else None,
-            callbacks=[*_tensorboard(settings, out), *callbacks],
+            peft_config=adapter(settings) if settings.lora else None,
+            callbacks=[*tensorboard(settings, out), *callbacks],
         )
     except ValueError as error:
         if not settings.lora_targets:
@@ -146,7 +146,7 @@ def hush() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _lora(settings: SftSettings) -> Any:
+def adapter(settings: SftSettings) -> Any:
     from peft import LoraConfig
 
     return LoraConfig(
@@ -158,7 +158,7 @@ def _lora(settings: SftSettings) -> Any:
     )
 
 
-def _tensorboard(settings: SftSettings, out: Path) -> list[Any]:
+def tensorboard(settings: SftSettings, out: Path) -> list[Any]:
     """Its files go beside the checkpoints, not among them."""
     if settings.report_to != "tensorboard":
         return []
