@@ -36,8 +36,10 @@ def test_a_hinted_trace_without_a_cell_falls() -> None:
 
 
 def test_more_failures_than_allowed_or_a_failure_at_the_end() -> None:
-    good = tool("x", "42")
-    assert reason("failed executions", trace(FAILED, FAILED, good, ANSWER)) is None
+    good, other = tool("x", "42"), tool("2/0", error="ZeroDivisionError: division by zero")
+    assert reason("failed executions", trace(FAILED, other, good, ANSWER)) is None
+    assert reason("failed executions", trace(FAILED, FAILED, good, ANSWER)) == "a failed program again"
+    assert reason("failed executions", trace(FAILED, FAILED, good, ANSWER), CurateSettings(drop_failed_again=False)) is None
     assert reason("failed executions", trace(FAILED, FAILED, FAILED, good, ANSWER)) == "many failed cells"
     assert reason("failed executions", trace(good, FAILED, ANSWER)) == "the last cell failed"
     hung = tool("while 1: pass", outcome=Outcome.TIMEOUT)

@@ -28,10 +28,13 @@ def without_cells(row: Row, settings: CurateSettings) -> Fall | None:
 
 
 def failed_executions(row: Row, settings: CurateSettings) -> Fall | None:
-    """More failing cells than a lesson in debugging needs, or a failure that nothing followed."""
+    """More failing cells than a lesson in debugging needs, a failure that nothing was changed after or that nothing followed."""
     failed = [cell for cell in row.trajectory.cells if not cell.result.ok]
     if len(failed) > settings.max_failing_cells:
         return Fall("many failed cells", _what(failed[-1].result))
+    programs = Counter(text.program(cell.code) for cell in failed).most_common(1)
+    if settings.drop_failed_again and programs and programs[0][1] > 1:
+        return Fall("a failed program again", programs[0][0])
     if settings.last_cell_ok and row.trajectory.cells and not row.trajectory.cells[-1].result.ok:
         return Fall("the last cell failed", _what(failed[-1].result))
     return None

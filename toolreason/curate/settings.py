@@ -17,7 +17,8 @@ class CurateSettings:
 
     plain_answered     the plain rollout must have ended with an answer: a wrong one, not one that ran out of tokens
     min_cells          fewer executed cells, and the trace falls (None: 1 for hint-rft, 0 for rft)
-    max_failing_cells  more cells that did not end `ok`, and the trace falls; `last_cell_ok`: nor may the last one be among them
+    max_failing_cells  more cells that did not end `ok`, and the trace falls; `last_cell_ok`: nor may the last one be among them;
+                       `drop_failed_again`: nor may a program that failed be run again as it was
     max_repeated       share of the `ngram`-word runs of the model's prose that were there before
     max_same_line      how often one line of prose may stand there; `max_same_cell`: how often one program may run
     max_tokens         tokens after the prompt
@@ -35,6 +36,7 @@ class CurateSettings:
     min_cells: int | None = None
     max_failing_cells: int = 2
     last_cell_ok: bool = True
+    drop_failed_again: bool = True
     max_repeated: float = 0.3
     ngram: int = 6
     max_same_line: int = 4
