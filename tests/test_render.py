@@ -199,3 +199,14 @@ def test_the_tokens_of_the_builder_are_in_the_summary() -> None:
     assert tally.sampled == 5
     assert "3 builder" in show(render.summary_table(tally.summary()), terminal=False)
     assert "builder" not in Tally(0).summary().tokens
+
+
+def test_the_header_tells_what_a_rollout_was_rewarded_for_and_no_name_in_it_acts() -> None:
+    told = Verdict(Judgement.WRONG, parts={"state": 0.5})
+    judged = trajectory(rewards={"answer": 0.0, "\x1b[2Jformat": 0.25}).with_verdict(told)
+    shown = render.header(judged).plain
+    assert "parts: state 0.5" in shown
+    assert "rewards: answer 0, " in shown
+    assert "format 0.25" in shown
+    assert "\x1b" not in shown
+    assert "rewards" not in render.header(trajectory()).plain

@@ -91,6 +91,9 @@ def header(trajectory: Trajectory) -> Text:
         out.append(f"\nformat faults: {visible(', '.join(trajectory.faults))}", "yellow")
     if trajectory.verdict and trajectory.verdict.reason:
         out.append(f"\nverdict: {visible(trajectory.verdict.reason)}", "yellow")
+    for what, parts in (("parts", trajectory.verdict.parts if trajectory.verdict else {}), ("rewards", trajectory.rewards)):
+        if parts:
+            out.append(f"\n{what}: {visible(', '.join(f'{name} {value:g}' for name, value in parts.items()))}", "dim")
     for mode, found in failures.modes(trajectory).items():
         for one in found:
             out.append(f"\n{failures.MODES[mode]}, {one.kind} in segment {one.segment}: {visible(one.excerpt)}", "yellow")

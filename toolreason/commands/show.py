@@ -129,6 +129,7 @@ def _row(one: Trajectory) -> dict[str, Any]:
         "spent": one.spent,
         "tools": None if one.tooling is None else asdict(one.tooling),
         "faults": list(one.faults),
+        "rewards": one.rewards,
         "failures": {name: len(found) for name, found in modes(one).items()},
         "error": one.error,
     }
