@@ -199,8 +199,8 @@ def openenv(monkeypatch: pytest.MonkeyPatch) -> Any:
     need import none of them, so they are loaded without their packages' beginnings.
     """
     found = importlib.util.find_spec("openenv")
-    if found is None or not found.submodule_search_locations:
-        pytest.skip("pip install --no-deps openenv==0.10.0")
+    assert found is not None, "pip install --no-deps openenv==0.10.0, as scripts/setup.sh does"
+    assert found.submodule_search_locations is not None
     (root,) = found.submodule_search_locations
     for name in ("core", "core.harness", "core.harness.capture"):
         package = ModuleType(f"openenv.{name}")

@@ -17,7 +17,8 @@ from tests.train import agents, tiny
 from tests.train.agents import PROBLEMS, Told
 from toolreason import runs
 from toolreason.errors import SettingsError
-from toolreason.train import rl, settings
+from toolreason.options import parse
+from toolreason.train import rl
 from toolreason.train.rl_settings import STRIDE, Plan, RlSettings
 from toolreason.train.sft_files import read_metrics
 from toolreason.types import Source, Trajectory
@@ -213,7 +214,7 @@ def _likely(out: Path, model: Path, place: int) -> tuple[float, float]:
 )
 def test_settings_that_cannot_be_meant_are_named(values: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        settings.parse(RlSettings, values)
+        parse(RlSettings, values)
 
 
 def test_settings_of_a_strategy_that_it_does_not_have_are_named_before_anything_is_loaded(tmp_path: Path) -> None:

@@ -8,53 +8,38 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from tests.train import tiny
 from toolreason.errors import InfrastructureError, SettingsError
+from toolreason.options import parse
 from toolreason.train import sft, sft_files
-from toolreason.train.settings import SftSettings, parse
+from toolreason.train.settings import SftSettings
 from toolreason.train.sft_callbacks import Progress
 
 STEPS = 7
 GIVEN = {"batch_size": 2, "accumulate": 2, "learning_rate": 3e-3, "held_out": 0.2, "save_every": 2, "eval_every": 3}
 SETTINGS = parse(SftSettings, {"steps": STEPS, **GIVEN})
 KILLED = """
-import os, signal, sys
-from toolreason.train import sft, sft_files, settings
+import json, os, signal, sys
+from toolreason.options import parse
+from toolreason.train import sft
+from toolreason.train.settings import SftSettings
 
 def listen(progress):
     if progress.what == "training" and progress.done == 5:
         os.kill(os.getpid(), signal.SIGKILL)
 
-data, model, out, options = sys.argv[1:]
-sft.train([data], model, out, settings.parse(settings.SftSettings, __import__("json").loads(options)), listen=listen)
+data, model, out, given = sys.argv[1:]
+sft.train([data], model, out, parse(SftSettings, json.loads(given)), listen=listen)
 """
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Sums in one order, so that equal weights are equal to the bit."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.save(tmp_path_factory.mktemp("tiny"))
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.jsonl(tmp_path_factory.mktemp("rows") / "rows.jsonl", tiny.rows(10))
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

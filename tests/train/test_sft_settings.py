@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from toolreason.errors import SettingsError
-from toolreason.train.settings import SftSettings, identity, load, parse
+from toolreason.options import load, parse
+from toolreason.train.settings import SftSettings, identity
 from toolreason.train.sft_files import Manifest
 
 

@@ -77,10 +77,12 @@ def hint_rft(
         toolreason curate hint-rft --plain runs/plain --hinted runs/a --hinted runs/b -o sets/ab --set max_tokens=2048 --json
     """
     from toolreason import runs
-    from toolreason.curate import inputs, pipeline, settings
+    from toolreason.curate import inputs, pipeline
+    from toolreason.curate.settings import CurateSettings
     from toolreason.curate.tokenizer import open_codec
+    from toolreason.options import load
 
-    chosen = settings.load(config, set_ or (), per_problem=per_problem, seed=seed)
+    chosen = load(CurateSettings, config, set_ or (), per_problem=per_problem, seed=seed)
     sources = inputs.sources([("plain", plain), *(("hinted", path) for path in hinted)])
     known, policy = inputs.known(problems, sources), inputs.policy(sources, tokenizer)
     if sources[0].manifest.sampling.temperature > 0:
@@ -113,10 +115,12 @@ def rft(
 
         toolreason curate rft runs/start-0 -o sets/start --tool-share 0.7
     """
-    from toolreason.curate import inputs, pipeline, settings
+    from toolreason.curate import inputs, pipeline
+    from toolreason.curate.settings import CurateSettings
     from toolreason.curate.tokenizer import open_codec
+    from toolreason.options import load
 
-    chosen = settings.load(config, set_ or (), per_problem=per_problem, seed=seed, tool_share=tool_share)
+    chosen = load(CurateSettings, config, set_ or (), per_problem=per_problem, seed=seed, tool_share=tool_share)
     sources = inputs.sources([("sampled", path) for path in sampled])
     known, policy = inputs.known(problems, sources), inputs.policy(sources, tokenizer)
     made = pipeline.rft(inputs.rows(sources, known.problems), open_codec(policy, tokenizer), chosen)
@@ -144,9 +148,11 @@ def balance(
         toolreason curate balance runs/t06 runs/t10 --threshold 0 --threshold 0.8 --target 8 --no-answer --json
     """
     from toolreason.curate import balance as measure
-    from toolreason.curate import inputs, settings
+    from toolreason.curate import inputs
+    from toolreason.curate.settings import CurateSettings
+    from toolreason.options import load
 
-    chosen, sources = settings.load(config, set_ or ()), inputs.sources([("sampled", path) for path in directories])
+    chosen, sources = load(CurateSettings, config, set_ or ()), inputs.sources([("sampled", path) for path in directories])
     lines: list[Setting] = []
     measured: list[dict[str, Any]] = []
     for source in sources:

@@ -83,7 +83,8 @@ def sft(
 
         toolreason train sft sets/start-0 -m models/base -o models/start-0 --config sft.toml --set warmup=0.1
     """
-    from toolreason.train import settings
+    from toolreason.options import load
+    from toolreason.train.settings import SftSettings
 
     options: dict[str, Any] = {
         "epochs": epochs,
@@ -107,7 +108,7 @@ def sft(
         "eval_limit": eval_limit,
         "sandbox": sandbox,
     }
-    chosen = settings.load(settings.SftSettings, config, set_ or (), **options)
+    chosen = load(SftSettings, config, set_ or (), **options)
     report = _train(data, model, out, chosen)
     if not report:  # of several processes the first one tells
         return

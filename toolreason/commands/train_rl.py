@@ -76,7 +76,7 @@ def rl(
 
         toolreason show models/rl/rollouts --verdict wrong
     """
-    from toolreason.train import settings
+    from toolreason.options import load
     from toolreason.train.rl_settings import RlSettings
 
     pairs = [*(set_ or ()), *([f"max_tokens={max_tokens}"] if max_tokens else ())]
@@ -102,7 +102,7 @@ def rl(
         "eval_limit": eval_limit,
         "sandbox": sandbox,
     }
-    chosen = settings.load(RlSettings, config, option or (), **given)
+    chosen = load(RlSettings, config, option or (), **given)
     report = _train(problems, model, out, chosen)
     if not report:  # of several processes the first one tells
         return

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from toolreason.errors import SettingsError
@@ -61,37 +58,6 @@ class CurateSettings:
         for name in ("max_repeated", "max_other_script", "min_score", "tool_share"):
             if not 0 <= (getattr(self, name) or 0) <= 1:
                 raise SettingsError(f"{name} {getattr(self, name)} is outside 0 to 1")
-
-
-def parse(values: dict[str, Any]) -> CurateSettings:
-    """Settings from texts or values. Raises SettingsError naming the key and what it takes."""
-    from pydantic import TypeAdapter, ValidationError
-
-    known = [one.name for one in fields(CurateSettings)]
-    if unknown := sorted(values.keys() - set(known)):
-        raise SettingsError(f"no setting {unknown[0]!r}; there are: {', '.join(known)}")
-    try:
-        return TypeAdapter(CurateSettings).validate_python(values)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = str(first["loc"][0]) if first["loc"] else "settings"
-        raise SettingsError(f"{place}: {first['msg']} (got {first['input']!r})") from error
-
-
-def load(config: Path | None, pairs: Sequence[str], **options: Any) -> CurateSettings:
-    """A TOML file of settings, over it `key=value` texts, over them the options that were given (None: not given)."""
-    values: dict[str, Any] = {}
-    if config is not None:
-        try:
-            values |= tomllib.loads(config.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise SettingsError(f"cannot read the settings in {config}: {error}") from error
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise SettingsError(f"{pair!r} is no key=value, such as max_tokens=2048")
-        values[key.strip()] = value.strip()
-    return parse(values | {key: value for key, value in options.items() if value is not None})
 
 
 def as_dict(settings: CurateSettings) -> dict[str, Any]:
