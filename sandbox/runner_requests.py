@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 TICK_S = 0.1  # how often a running cell's CPU time and memory are looked at
 BEGIN_S = 60.0  # how long a cell may take to begin, on a machine that has too much to do; less than the host's grace
+FORKS_SHARE = 3  # times the memory limit, in all
 CROWDED, CROWDED_EVERY = 0.5, 4  # of the container's memory: then only the present state is kept; looked at now and then
 
 
@@ -244,8 +245,14 @@ class Session(Chain):
         self.decided()
 
     def own_mb(self, pids: set[int]) -> float:
-        """What these processes take beyond the imports, which all sessions share."""
-        return resident_mb(pids) - len(pids) * float(self.settings["base_mb"])
+        """What these processes take beyond the imports, which all sessions share. A forked one shares its parent's memory until it
+        writes there, and how much it still shares is not to be seen from here: what others have up to the size of the session's
+        own process counts as shared, but so many times the limit at most, since a program that was started anew shares nothing.
+        """
+        own = {pid: max(0.0, resident_mb([pid]) - float(self.settings["base_mb"])) for pid in pids}
+        tip = own.pop(self.tip.pid)
+        shared = sum(min(tip, one) for one in own.values())
+        return tip + sum(own.values()) - min(shared, FORKS_SHARE * float(self.settings["memory_mb"]))
 
     # how a cell ends
 

@@ -189,7 +189,7 @@ def report(link: socket.socket, result: dict[str, Any]) -> None:
     for timer in (_signal.ITIMER_REAL, _signal.ITIMER_VIRTUAL, _signal.ITIMER_PROF):  # an alarm would kill the idle session
         _signal.setitimer(timer, 0)
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
-    shed_threads()
+    shed_threads(link)
     fds, sizes = result.get("pictures", ([], []))
     words = [result["outcome"], "mapped" if "mmap" in sys.modules else "plain", *map(str, sizes)]
     texts = [result.get(name) for name in ("value", "error", "traceback")]
@@ -200,11 +200,12 @@ def report(link: socket.socket, result: dict[str, Any]) -> None:
     _close(fds)
 
 
-def shed_threads() -> None:
+def shed_threads(link: socket.socket) -> None:
     """Leave daemon threads behind: in the idle session they would go on working, and use up its CPU time. A fork has none of
-    them, and becomes the session in this process's place, which waits here to be killed.
+    them, and becomes the session in this process's place, which says so and waits here to be killed.
     """
     if runner_cell.many_threads():
+        link.send(links.pack(["sheds"], []))
         randomness = getstate()
         if fork():
             while True:

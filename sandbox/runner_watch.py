@@ -31,6 +31,7 @@ class CellRun:
         self.ordered = self.began = time.monotonic()
         self.deadline = self.began + self.timeout
         self.begun = False  # whether it is known to have begun: its past is there
+        self.sheds = False  # whether its process has said that another takes over, without its threads
         self.cpu_s = settings["cell_cpu_s"] or self.timeout * max(1.0, settings["cpus"]) + 2
         self.report: dict[str, Any] | None = None
         self.figures: list[str] = []
@@ -73,9 +74,17 @@ class CellRun:
             self.report = {"outcome": outcome, "error": error}
 
     def hear(self, data: bytes, pid: int, fds: list[int]) -> None:
-        """Take the process's report, checked: it is the word of code that nobody trusts."""
+        """Take the process's report, checked: it is the word of code that nobody trusts. What others say on its link is no report:
+        processes that the cell forked hold the link too, and what they say may still stand in it when they are dead.
+        """
+        if pid != self.pid and not self.sheds:
+            links.drop(fds)
+            return
         try:
             (outcome, *words), texts = links.unpack(data)
+            if outcome == "sheds":
+                self.sheds = True
+                return
             if outcome == "no-fork":
                 self.stop("processes", "not run: the session's processes are at their limit")
                 self.forked = False

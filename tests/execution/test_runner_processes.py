@@ -77,3 +77,26 @@ def test_the_clock_of_a_cell_starts_when_it_is_seen_to_run(monkeypatch: pytest.M
     assert (late.begun, late.deadline) == (True, late.ordered + 12)  # it has its five seconds yet
     for name in [name for name in sys.modules if name.startswith("runner")]:
         del sys.modules[name]
+
+
+def test_only_the_process_of_a_cell_reports_or_who_it_says_takes_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(source()))
+    import runner_links
+    import runner_watch
+
+    settings = {"cell_cpu_s": None, "cpus": 1.0, "output_chars": 100}
+    said = runner_links.pack(["ok", "plain"], ["X", None, None])
+    cell = runner_watch.CellRun(settings, {"id": 1, "code": "", "timeout_s": 5, "keep": True}, 7)
+    cell.hear(said, 8, [])
+    assert cell.report is None  # a process that the cell has forked, or one of an earlier cell
+    cell.hear(said, 7, [])
+    assert (cell.pid, cell.report["value"]) == (7, "X")
+    other = runner_watch.CellRun(settings, {"id": 1, "code": "", "timeout_s": 5, "keep": True}, 7)
+    other.hear(runner_links.pack(["sheds"], []), 8, [])
+    other.hear(said, 8, [])
+    assert other.report is None
+    other.hear(runner_links.pack(["sheds"], []), 7, [])
+    other.hear(said, 8, [])
+    assert (other.pid, other.report["value"]) == (8, "X")
+    for name in [name for name in sys.modules if name.startswith("runner")]:
+        del sys.modules[name]

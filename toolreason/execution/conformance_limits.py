@@ -30,6 +30,15 @@ async def memory(session: Session) -> None:
 
 
 @on_session("limits")
+async def memory_of_forks(session: Session) -> None:
+    """What a session's process and its forks share counts once."""
+    ended(await session.run("state = b'x' * (100 << 20)"))
+    fork = "import os, time\nfor _ in range(3):\n    if os.fork() == 0: time.sleep(1) or os._exit(0)"
+    code = f"{fork}\nfor _ in range(3): os.wait()\nlen(state)"
+    equal(ended(await session.run(code)).value, str(100 << 20))
+
+
+@on_session("limits")
 async def output(session: Session) -> None:
     await strikes(session, "while True: print('y' * 1000)", Outcome.OUTPUT)
     result = await session.run("while True: print('y' * 1000)")
