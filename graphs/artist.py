@@ -22,7 +22,8 @@ DEFAULT = ArtistSettings()
 
 def build(settings: ArtistSettings = DEFAULT) -> StateGraph[RolloutState, RolloutContext, RolloutInput, RolloutOutput]:
     """The graph for these settings, not compiled. Its context is a `RolloutContext` with `sessions`."""
-    node = Nodes("artist", decide, settings, wording=settings.format, written=formats.get(settings.format))
+    wording = settings.format if settings.offered else "hint_infer"
+    node = Nodes("artist", decide, settings, wording, written=formats.get(settings.format))
     graph: StateGraph[Any, Any, Any, Any] = StateGraph(
         RolloutState, RolloutContext, input_schema=RolloutInput, output_schema=RolloutOutput
     )

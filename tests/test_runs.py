@@ -129,6 +129,18 @@ def test_more_samples_of_the_same_problems_elsewhere_are_the_same_run(tmp_path: 
     RunWriter.open(tmp_path, replace(MANIFEST, samples=9, problems="copy.jsonl", version="2", started="later")).close()
 
 
+def test_a_run_that_is_older_than_a_setting_goes_on_with_its_default(tmp_path: Path) -> None:
+    older = replace(MANIFEST, strategy="artist", settings={"format": "fenced"})
+    with RunWriter.open(tmp_path, older) as writer:
+        writer.write(trajectory("a"))
+    now = {"format": "fenced", "offered": True, "stateful": False}
+    RunWriter.open(tmp_path, replace(older, settings=now)).close()
+    with pytest.raises(SettingsError, match=r"settings\.offered: True there, False now"):
+        RunWriter.open(tmp_path, replace(older, settings=now | {"offered": False}))
+    installed_elsewhere = replace(older, strategy="somebody's")
+    assert installed_elsewhere.differences(replace(installed_elsewhere, settings=now)) != []
+
+
 def test_a_run_without_trajectories_takes_new_settings(tmp_path: Path) -> None:
     RunWriter.open(tmp_path, MANIFEST).close()  # and then, say, its model was missing
     other = replace(MANIFEST, policy="another")

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple, Self
 from toolreason import attachments
 from toolreason.durable import acquire, cut_torn_line, release, replace_file, sync_directory
 from toolreason.errors import InfrastructureError, InputError, SettingsError
+from toolreason.strategies.base import as_dict, load
 from toolreason.types import Judgement, Problem, Sampling, StopReason, Trajectory, from_json, to_json
 
 FORMAT = 1
@@ -68,10 +69,20 @@ class Manifest:
 
     def _identity(self) -> dict[str, Any]:
         plain = json.loads(to_json(self))
+        plain["settings"] = _defaults(self.strategy) | plain["settings"]  # a run may be older than some of them
         flat = {name: plain[name] for name in ("format", "strategy", "policy", "problems_hash")}
         for group in ("settings", "sampling"):
             flat |= {f"{group}.{name}": value for name, value in plain[group].items()}
         return flat
+
+
+def _defaults(strategy: str) -> dict[str, Any]:
+    """The strategy's settings as they are when none is given; none where it is not installed here."""
+    try:
+        defaults: dict[str, Any] = json.loads(json.dumps(as_dict(load(strategy).settings())))
+    except SettingsError:
+        return {}
+    return defaults
 
 
 YOUNGER = ',"task":null'

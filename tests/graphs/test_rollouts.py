@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolreason.errors import CapabilityError, PolicyError, SandboxError
+from toolreason.errors import CapabilityError, PolicyError, SandboxError, SettingsError
 from toolreason.formats import INVENTED_OUTPUT
 from toolreason.graphs.nodes import Event
 from toolreason.policies.base import Completion, Finish
@@ -73,6 +73,18 @@ async def test_artist_in_the_tags_of_the_paper(sessions: FakeSessions) -> None:
     done = await rollout(PROBLEM, strategy="artist", policy=policy, sessions=sessions)
     assert [s.text for s in done.segments[2:]] == ["\n<output>\n42\n</output>\n", "<answer>42</answer>"]
     assert done.stop is StopReason.ANSWERED
+
+
+async def test_artist_without_an_offer_asks_as_hinted_rollouts_do_and_runs_what_comes(sessions: FakeSessions) -> None:
+    policy = ScriptedPolicy([CALL, "So \\boxed{42}"])
+    unoffered = ArtistSettings(format="fenced", offered=False)
+    done = await rollout(PROBLEM, strategy="artist", policy=policy, sessions=sessions, settings=unoffered)
+    hinted = await rollout(PROBLEM, strategy="hint_infer", policy=ScriptedPolicy([CALL, "So \\boxed{42}"]), sessions=sessions)
+    assert done.segments[0] == hinted.segments[0]
+    assert "Python" not in done.segments[0].text
+    assert sources(done) == ["prompt", "model", "tool", "model"]
+    with pytest.raises(SettingsError, match="add format=fenced"):
+        ArtistSettings(offered=False)
 
 
 async def test_the_print_missing_feedback_reaches_the_model() -> None:

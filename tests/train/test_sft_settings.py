@@ -49,7 +49,7 @@ def test_the_rate_is_that_of_what_is_trained() -> None:
 
 
 def test_the_rollouts_settings_are_for_hinted_traces_unless_told_otherwise() -> None:
-    assert SftSettings().eval_pairs == ("format=fenced", "stateful=true")
+    assert SftSettings().eval_pairs == ("format=fenced", "stateful=true", "offered=false")
     assert SftSettings(eval_strategy="plain").eval_pairs == ()
     assert SftSettings(eval_set=("format=tagged",)).eval_pairs == ("format=tagged",)
 

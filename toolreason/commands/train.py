@@ -7,14 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-from toolreason.commands import common, train_common, train_rl
+from toolreason.commands import common, train_common, train_rl, train_start
 
 HELP = """Fine-tune a model on trajectories, token by token as they were sampled.
 
     toolreason train sft sets/start-0 --model qwen2.5-coder-0.5b-instruct --out models/start-0
+
+    toolreason train start recipe.toml --out start
 """
 
 app = typer.Typer(cls=common.Commands, no_args_is_help=True, help=HELP)
+app.command("start")(train_start.start)
 app.command("rl")(train_rl.rl)
 
 
@@ -54,7 +57,7 @@ def sft(
     eval_strategy: Annotated[str | None, typer.Option(help="With this strategy (default artist).")] = None,
     eval_set: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="A setting of it (default for artist: format=fenced, stateful=true). Repeatable."),
+        typer.Option(metavar="KEY=VALUE", help="A setting of it (default for artist: as the rows ask and call). Repeatable."),
     ] = None,
     eval_every: Annotated[int | None, typer.Option(min=0, help="Every so many steps (default 0: before and after only).")] = None,
     eval_limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many problems.")] = None,

@@ -56,10 +56,11 @@ def _conditions(report: Report) -> Grid:
 def _against(report: Report) -> Grid:
     base = report.plan.baseline
     columns = ("condition", "difference in points (95 %)", "pairs", "only this right", f"only {base} right", "p", "p, Holm")
-    return Grid(f"Against {base}", columns, tuple(_against_row(one) for one in report.against))
+    return Grid(f"Against {base}", columns, tuple(against_row(one) for one in report.against))
 
 
-def _against_row(one: Against) -> tuple[str, ...]:
+def against_row(one: Against) -> tuple[str, ...]:
+    """Name, difference, pairs, how many only one of them has right, and both p-values."""
     if one.difference is None or one.low is None or one.high is None:
         difference = "-"
     else:
@@ -156,9 +157,9 @@ def markdown(report: Report) -> str:
         f"at most {plan.budget} tokens a rollout, toolreason {plan.version}, begun {plan.started}."
     )
     parts = ["# Comparison", f"```bash\n{_code(plan.command)}\n```", facts]
-    parts += ["## Conditions", _markdown(_settings(report))]
+    parts += ["## Conditions", markdown_table(_settings(report))]
     for grid in grids(report):
-        parts += [f"## {grid.title}", _markdown(grid)]
+        parts += [f"## {grid.title}", markdown_table(grid)]
     parts.append("\n".join(f"- {_cell(note)}" for note in notes(report)))
     return "\n\n".join(parts) + "\n"
 
@@ -171,7 +172,8 @@ def _settings(report: Report) -> Grid:
     return Grid("Conditions", ("condition", "strategy", "settings that are not its defaults"), rows, numbers=False)
 
 
-def _markdown(grid: Grid) -> str:
+def markdown_table(grid: Grid) -> str:
+    """One table, to paste."""
     lines = [grid.columns, ("---", *["---:" if grid.numbers else "---"] * (len(grid.columns) - 1)), *grid.rows]
     return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
 

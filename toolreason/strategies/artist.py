@@ -11,19 +11,25 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from toolreason import formats
+from toolreason.errors import SettingsError
 from toolreason.strategies.base import Action, View
 from toolreason.strategies.interpreter import InterpreterSettings, go_on
 
 
 @dataclass(frozen=True, slots=True)
 class ArtistSettings(InterpreterSettings):
-    """`format`: "tagged", as in the paper, or "fenced"."""
+    """`format`: "tagged", as in the paper, or "fenced". `offered`: the prompt says that Python can be run and how. Without, it is
+    `hint_infer`'s, so that a model trained on hinted traces is asked as it was in them; only fences can be understood untold.
+    """
 
     format: str = "tagged"
+    offered: bool = True
 
     def __post_init__(self) -> None:
         InterpreterSettings.__post_init__(self)
         formats.get(self.format)
+        if not self.offered and self.format != "fenced":
+            raise SettingsError(f"offered=false says nothing of the format {self.format}: add format=fenced")
 
 
 def decide(view: View, settings: ArtistSettings) -> Action:

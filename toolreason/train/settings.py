@@ -9,7 +9,7 @@ from toolreason.errors import SettingsError
 from toolreason.strategies.base import at_least
 from toolreason.types import coerce_tuples
 
-HINTED = ("format=fenced", "stateful=true")  # how hint_infer's traces call, and what state they count on
+HINTED = ("format=fenced", "stateful=true", "offered=false")  # how hint_infer asks and calls, and what state it counts on
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +31,8 @@ class SftSettings:
     save_every, keep         steps between two checkpoints, and how many are kept
     eval                     problems to roll out with the model as it is: before, after, and every `eval_every` steps (0: only
                              then), when the held-out loss is measured too; the first `eval_limit` of them, `eval_concurrency` at
-                             a time, greedily, with `eval_strategy` and its settings `eval_set` (None: for artist, fenced code and
-                             a state that stays), in `sandbox`
+                             a time, greedily, with `eval_strategy` and its settings `eval_set` (None: for artist, as hint_infer
+                             asks and calls: fenced code, a state that stays, no word of tools), in `sandbox`
     """
 
     epochs: float = 3.0

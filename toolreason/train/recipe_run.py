@@ -1,0 +1,251 @@
+"""Run the recipe: one command after the other, each in a process of its own, what it printed kept when it has ended well.
+
+DIR/recipe.json          the settings, and a name for the problems
+DIR/problems/            learn.jsonl and fresh.jsonl
+DIR/stages/NAME.json     a finished stage: its command, its seconds, what it printed
+DIR/runs, sets, models   what the stages made
+DIR/logs/serve-NAME.log  what the server of a model said
+DIR/report.json, .md     what came of it
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from toolreason import problems, runs
+from toolreason.durable import acquire, release, replace_file
+from toolreason.errors import InfrastructureError, InputError, ProblemError, SettingsError, SetupError
+from toolreason.train import recipe_report
+from toolreason.train.recipe import FRESH, LEARN, Recipe, Stage, shown
+from toolreason.types import Problem
+
+SETTINGS, STAGES, LOGS = "recipe.json", "stages", "logs"
+FREE = ("concurrency", "serve", "serve_wait_s", "launch", "sandbox", "until")  # what makes no other rollout or model
+Tell = Callable[[str], Any]
+
+
+class Stopped(Exception):
+    """A stage was interrupted: what it has done is kept."""
+
+
+def run(recipe: Recipe, tell: Tell) -> dict[str, Any]:
+    """Every stage that is not finished, then the report, which is kept in the directory too.
+
+    Raises InputError and SettingsError for what does not fit, InfrastructureError where a stage failed, Stopped where one was
+    stopped; the same call goes on from there.
+    """
+    out = recipe.out
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = acquire(out)
+    except OSError as error:
+        raise InputError(f"cannot write to {out}: {error.strerror}; name another directory with --out") from error
+    try:
+        prepare(recipe)
+        results: dict[str, dict[str, Any]] = {}
+        with Server(recipe, tell) as server:
+            for number, stage in enumerate(recipe.stages(results), 1):
+                results[stage.name] = kept(out, stage) or _run(recipe, stage, number, server, tell)
+        report = recipe_report.make(recipe, times(out, results), results)
+        recipe_report.keep(out, report)
+        return report
+    finally:
+        release(out, lock)
+
+
+def prepare(recipe: Recipe) -> None:
+    """Write the problems and the settings, or see that they are those that are there."""
+    learn, fresh = split(recipe)
+    settings = json.loads(json.dumps(asdict(recipe.settings)))
+    mine = {"settings": settings, "learn": runs.problems_hash(learn), "fresh": runs.problems_hash(fresh)}
+    file = recipe.out / SETTINGS
+    if file.exists():
+        there = json.loads(file.read_text(encoding="utf-8"))
+        differ = [
+            f"{name}: {there['settings'].get(name)!r} there, {value!r} now"
+            for name, value in settings.items()
+            if name not in FREE and there["settings"].get(name) != value
+        ]
+        differ += [f"the problems to {name}" for name in ("learn", "fresh") if there[name] != mine[name]]
+        if differ:
+            raise SettingsError(
+                f"{recipe.out} was begun with other settings; name another directory with --out:\n" + "\n".join(differ)
+            )
+    for name in ("problems", STAGES, LOGS, "runs", "sets", "models"):
+        (recipe.out / name).mkdir(exist_ok=True)
+    if not file.exists():
+        problems.dump(learn, recipe.problems(LEARN))
+        problems.dump(fresh, recipe.problems(FRESH))
+    replace_file(file, json.dumps(mine, indent=2) + "\n")
+
+
+def split(recipe: Recipe) -> tuple[list[Problem], list[Problem]]:
+    """The problems to learn from, and those to evaluate on. Raises ProblemError where a question is in both, or one has none."""
+    one = recipe.settings
+    learn = problems.load(one.problems).problems
+    if one.fresh is not None:
+        fresh = problems.load(one.fresh).problems
+    else:
+        places = list(range(len(learn)))
+        Random(one.seed).shuffle(places)
+        back = set(places[: max(1, round(len(learn) * one.fresh_share))])
+        fresh = [problem for place, problem in enumerate(learn) if place in back]
+        learn = [problem for place, problem in enumerate(learn) if place not in back]
+    for name, found in (("problems", learn), ("fresh", fresh)):
+        if not found:
+            raise ProblemError(f"no problem is left for {name}")
+    words = {" ".join(problem.question.split()).lower() for problem in learn}
+    both = [problem.id for problem in fresh if " ".join(problem.question.split()).lower() in words]
+    if both:
+        raise ProblemError(
+            f"{len(both)} of the fresh questions ({both[0]}, ...) are among those to learn from: "
+            "what the model makes of them would prove nothing. Take them out of one of the two"
+        )
+    return learn, fresh
+
+
+def kept(out: Path, stage: Stage) -> dict[str, Any] | None:
+    """What the stage printed, if it has ended well with just this command."""
+    with suppress(FileNotFoundError, ValueError, KeyError):
+        there = json.loads((out / STAGES / f"{stage.name}.json").read_text(encoding="utf-8"))
+        if there["command"] == list(stage.command):
+            found: dict[str, Any] = there["result"]
+            return found
+    return None
+
+
+def times(out: Path, names: Any) -> dict[str, float]:
+    """The seconds of each stage; those of its last sitting, where there were several."""
+    return {name: json.loads((out / STAGES / f"{name}.json").read_text(encoding="utf-8"))["seconds"] for name in names}
+
+
+def _run(recipe: Recipe, stage: Stage, number: int, server: Server, tell: Tell) -> dict[str, Any]:
+    tell(f"{number}. {stage.name}: {shown(stage)}")
+    if stage.model is not None:
+        server.serve(stage.model)
+    elif stage.launched:
+        server.stop()  # training needs the memory
+    began = time.monotonic()
+    words = shlex.split(recipe.settings.launch) if stage.launched and recipe.settings.launch else [sys.executable]
+    said = _said([*words, "-m", "toolreason", *stage.command], stage)
+    try:
+        result: dict[str, Any] = json.loads(said.strip().splitlines()[-1])
+    except (IndexError, ValueError) as error:
+        raise InfrastructureError(f"the stage {stage.name} printed no result") from error
+    line = {"command": list(stage.command), "seconds": round(time.monotonic() - began, 1), "result": result}
+    replace_file(recipe.out / STAGES / f"{stage.name}.json", json.dumps(line) + "\n")
+    return result
+
+
+def _said(words: list[str], stage: Stage) -> str:
+    """Run a command to its end; what it printed. A polite kill of ours is passed on, and Ctrl-C reaches it by itself."""
+    try:
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
+    except OSError as error:
+        raise SetupError(f"{words[0]} cannot be started for the stage {stage.name}: {error.strerror}") from error
+    with _passing_on(process):
+        while True:
+            try:
+                said = process.communicate()[0]
+                break
+            except KeyboardInterrupt:  # it has heard it too, and is keeping what it has
+                continue
+    if process.returncode in (130, -signal.SIGINT, -signal.SIGTERM):
+        raise Stopped(stage.name)
+    if process.returncode:
+        raise InfrastructureError(
+            f"the stage {stage.name} ended with exit code {process.returncode}; what it says is above. "
+            f"What it has done is kept: when that is mended, give the same command again"
+        )
+    return said
+
+
+@contextmanager
+def _passing_on(process: subprocess.Popen[str]) -> Iterator[None]:
+    def pass_on(number: int, frame: Any) -> None:
+        process.terminate()
+
+    before = signal.signal(signal.SIGTERM, pass_on)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+class Server:
+    """The one server at a time that `serve` starts, with the model that is wanted. Without `serve` it does nothing."""
+
+    def __init__(self, recipe: Recipe, tell: Tell) -> None:
+        self.recipe, self.tell = recipe, tell
+        self.model: str | None = None
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    def serve(self, model: str) -> None:
+        """Serve this model, unless it is served already. Raises SetupError where the server does not come up."""
+        one = self.recipe.settings
+        if one.serve is None or model == self.model:
+            return
+        self.stop()
+        url = one.policy.removeprefix("vllm:").split(",")[0]
+        if _answers(url):
+            raise SetupError(f"something answers at {url} already: end it, or leave `serve` out and serve every model yourself")
+        log = self.recipe.out / LOGS / f"serve-{model}.log"
+        command = [word.replace("{model}", self.recipe.place(model)).replace("{name}", model) for word in shlex.split(one.serve)]
+        self.tell(f"serving {model}; it says what it does in {log}")
+        with log.open("ab") as told:
+            try:
+                self.process = subprocess.Popen(command, stdout=told, stderr=told, start_new_session=True)
+            except OSError as error:
+                raise SetupError(f"{command[0]} of `serve` cannot be started: {error.strerror}") from error
+        deadline = time.monotonic() + one.serve_wait_s
+        while not _answers(url):
+            if self.process.poll() is not None:
+                raise SetupError(f"the server of {model} ended with exit code {self.process.returncode}: {log} says why")
+            if time.monotonic() > deadline:
+                raise SetupError(f"the server of {model} did not come up at {url} within {one.serve_wait_s:g} s: see {log}")
+            time.sleep(0.5)
+        self.model = model
+
+    def stop(self) -> None:
+        """End the server, and what it has started."""
+        if self.process is None:
+            return
+        for number, patience in ((signal.SIGTERM, 30), (signal.SIGKILL, 30)):
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, number)
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(patience)
+                break
+        with suppress(ProcessLookupError):  # what it left behind holds the memory that training needs
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process = self.model = None
+
+
+def _answers(url: str) -> bool:
+    import httpx
+
+    try:
+        return httpx.get(f"{url.rstrip('/')}/health", timeout=5).status_code == httpx.codes.OK
+    except httpx.HTTPError:
+        return False
