@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypedDict
 
 from langgraph.runtime import Runtime
@@ -19,22 +19,24 @@ from langgraph.types import RetryPolicy
 
 from toolreason import formats
 from toolreason.errors import CapabilityError, PolicyError, SandboxError
-from toolreason.graphs import splice
+from toolreason.graphs import review, splice
 from toolreason.graphs.state import RolloutContext, RolloutState, Unseen, trajectory
 from toolreason.policies.base import Completion
 from toolreason.strategies import prompts
 from toolreason.strategies.base import Act, Action, Build, Decide, End, Insert, SettingsT, Think, View, as_dict
 from toolreason.tools import core
-from toolreason.types import Cell, ReferenceKind, Segment, Source, cells
+from toolreason.types import Cell, CellResult, Outcome, ReferenceKind, Segment, Source, cells
 
 TRY_AGAIN = (RetryPolicy(initial_interval=0.2, max_attempts=3, retry_on=(PolicyError, SandboxError)),)
+CHANGED = "[a person changed the code before it ran, to:\n{code}\nwhich gave:]\n"
 SEED_STRIDE = 1_009  # turns of one rollout draw with different seeds, rollouts with neighbouring seeds do not share them
 
 
 class Event(TypedDict, total=False):
-    """What the custom stream carries. kind: "text" (source, text), "call" (call_id, code), "result" (call_id, outcome) or
-    "cut" (characters taken back from the end of what was streamed). A call that the sandbox failed is announced again when it is
-    tried again, with the same call_id."""
+    """What the custom stream carries. kind: "text" (source, text), "call" (call_id, code), "result" (call_id, outcome, and the text
+    that the model reads of it) or "cut" (characters taken back from the end of what was streamed). A call that the sandbox failed
+    is announced again when it is tried again, with the same call_id.
+    """
 
     kind: str
     source: str
@@ -134,19 +136,26 @@ class Nodes(Generic[SettingsT]):
         segments = splice.without_end(state, runtime.context.policy)
         done = cells(segments)
         call_id = f"{state['key']}:{len(done)}"
+        decision = review.ask(code, call_id) if runtime.context.review else review.Decision(code)
         runtime.stream_writer(Event(kind="call", call_id=call_id, code=code))
         started = time.perf_counter()
-        files = await core.install(sessions, state["key"], state["problem"].attachments)
-        result = await sessions.run(
-            state["key"],
-            call_id,
-            code,
-            history=[*files, *history(done, state.get("unseen", []))],
-            stateful=bool(getattr(self.settings, "stateful", True)),
-            timeout_s=getattr(self.settings, "cell_timeout_s", None),
-        )
+        if decision.code is None:
+            result = CellResult(Outcome.REFUSED, error=decision.message)
+        else:
+            files = await core.install(sessions, state["key"], state["problem"].attachments)
+            result = await sessions.run(
+                state["key"],
+                call_id,
+                decision.code,
+                history=[*files, *history(done, state.get("unseen", []))],
+                stateful=bool(getattr(self.settings, "stateful", True)),
+                timeout_s=getattr(self.settings, "cell_timeout_s", None),
+            )
+            if decision.code != code:
+                code, changed = decision.code, CHANGED.format(code=decision.code.strip())
+                result = replace(result, stdout=f"{changed}{result.stdout}")
         _tell_cut(runtime, state, segments)  # not before: a call that fails is tried again from the same state
-        runtime.stream_writer(Event(kind="result", call_id=call_id, outcome=result.outcome.value))
+        runtime.stream_writer(Event(kind="result", call_id=call_id, outcome=result.outcome.value, text=formats.feedback(result)))
         text = self.written.result(result, formats.tail(segments))
         cell = Cell(call_id, code, result)
         taken_back = splice.taken_back(state, segments)

@@ -70,13 +70,14 @@ class RolloutState(RolloutInput, total=False):
 @dataclass(frozen=True)
 class RolloutContext:
     """What a rollout runs with: given at run time, never stored. `sessions` may be None for strategies that run no code, `workshop`
-    for those that have no library of tools.
+    for those that have no library of tools. `review`: a person decides on each cell before it runs (`graphs.review`).
     """
 
     policy: Policy
     sessions: Sessions | None = None
     sampling: Sampling = field(default_factory=Sampling)
     workshop: Workshop | None = None
+    review: bool = False
 
 
 def trajectory(

@@ -29,6 +29,7 @@ from toolreason.types import (
 
 if TYPE_CHECKING:
     from toolreason import runs
+    from toolreason.adapters.node import reasoner
     from toolreason.execution import SessionBook, open_sandbox
     from toolreason.policies import open_policy
     from toolreason.rollouts import rollout, solve
@@ -54,6 +55,7 @@ __all__ = [
     "Verifier",
     "open_policy",
     "open_sandbox",
+    "reasoner",
     "rollout",
     "runs",
     "solve",
@@ -64,6 +66,7 @@ _LATE = {
     "Verifier": "toolreason.verify",
     "open_policy": "toolreason.policies",
     "open_sandbox": "toolreason.execution",
+    "reasoner": "toolreason.adapters.node",
     "rollout": "toolreason.rollouts",
     "solve": "toolreason.rollouts",
 }

@@ -57,6 +57,25 @@ class Rounds:
     tokens: tuple[float, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """`points` are (step, value). `band`, if there is one: (low, high) at each. `noisy`: drawn faint, with its running mean."""
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+    band: tuple[tuple[float, float], ...] = ()
+    noisy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """Curves with one scale. `share`: values in 0..1, drawn as per cent."""
+
+    title: str
+    curves: tuple[Curve, ...]
+    share: bool = False
+
+
 def check() -> None:
     """Raises SetupError where charts cannot be drawn here."""
     try:
@@ -123,6 +142,38 @@ def by_round(conditions: Sequence[Rounds], file: Path) -> None:
         above.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
         if len(conditions) > 1:
             below.legend(loc="upper left", bbox_to_anchor=(1.01, 1), frameon=False)
+
+
+def panels(shown: Sequence[Panel], file: Path, *, xlabel: str, columns: int = 2, window: int = 10) -> None:
+    """A grid of panels over one axis. Running means are over `window` points.
+
+    Raises SetupError without matplotlib, InputError where `file` cannot be written.
+    """
+    rows = -(-len(shown) // columns)
+    with _figure(file, width=5.2 * columns, height=2.6 * rows) as figure:
+        places = figure.subplots(rows, columns, sharex=True, squeeze=False).flatten()
+        for panel, axes in zip(shown, places, strict=False):
+            scale = 100 if panel.share else 1
+            for curve, look in zip(panel.curves, _looks(), strict=False):
+                steps, values = [x for x, _ in curve.points], [scale * y for _, y in curve.points]
+                if curve.band:
+                    lows, highs = ([scale * pair[side] for pair in curve.band] for side in (0, 1))
+                    axes.fill_between(steps, lows, highs, color=look["color"], alpha=0.12, linewidth=0)
+                if curve.noisy and len(values) > window:
+                    axes.plot(steps, values, color=look["color"], alpha=0.2, linewidth=0.8)
+                    values = [
+                        sum(part) / len(part) for end in range(len(values)) if (part := values[max(0, end - window + 1) : end + 1])
+                    ]
+                axes.plot(steps, values, label=curve.name, marker="" if len(values) > 30 else "o", markersize=3, **look)
+            axes.set_title(panel.title + (", %" if panel.share else ""), loc="left", fontsize=10)
+            if len(panel.curves) > 1:
+                axes.legend(frameon=False, fontsize=8)
+        for axes in places[len(shown) :]:
+            axes.set_axis_off()
+        for axes in places[max(0, len(shown) - columns) : len(shown)]:
+            axes.set_xlabel(xlabel)
+            axes.tick_params(labelbottom=True)
+        figure.tight_layout()
 
 
 def _looks() -> Iterator[dict[str, Any]]:

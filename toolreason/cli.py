@@ -6,7 +6,22 @@ from typing import Annotated
 
 import typer
 
-from toolreason.commands import collect, common, compare, curate, demo, doctor, export, models, sandbox, show, solve, tools, train
+from toolreason.commands import (
+    collect,
+    common,
+    compare,
+    curate,
+    demo,
+    doctor,
+    export,
+    models,
+    sandbox,
+    serve,
+    show,
+    solve,
+    tools,
+    train,
+)
 
 EXAMPLES = """A language model reasons with tools it runs in a sandbox, every token kept exactly as it was sampled.
 
@@ -24,6 +39,8 @@ Start with:
 
     toolreason compare problems.jsonl --out runs/compared
 
+    toolreason serve
+
 Exit codes: 0 done, 1 something failed, 2 wrong input, 3 something is missing on this machine, 130 stopped by Ctrl-C.
 """
 
@@ -35,6 +52,7 @@ app.command()(compare.compare)
 app.command()(export.export)
 app.command()(demo.demo)
 app.command()(doctor.doctor)
+app.command()(serve.serve)
 app.add_typer(curate.app, name="curate")
 app.add_typer(models.app, name="models")
 app.add_typer(sandbox.app, name="sandbox")

@@ -75,6 +75,8 @@ def feedback(result: CellResult) -> str:
             trouble = f"[stopped after {result.duration_s:.0f} s: it took too long; nothing of it was kept]"
         case Outcome.CRASHED:
             trouble = "[the interpreter crashed; nothing of this code was kept]"
+        case Outcome.REFUSED:
+            trouble = f"[not run: a person refused it: {result.error}]"
         case limit:
             trouble = f"[stopped: it used too {LIMITED[limit]}; nothing of it was kept]"
     return f"{shown}\n{trouble}" if shown else trouble

@@ -7,8 +7,9 @@
 A row's keys: `question` (or `problem`, `prompt`); `id` (default: the line number); then what it is graded by: `answer` (math;
 GSM8K's `#### 72` is understood, and a `solution` that ends in a box), `choices` with `answer` (a letter, an index from 0, or an
 option's text), `tests` (Python statements that raise unless the program is right), or `dataset` and `entry` (reasoning-gym);
-`domain` as you like. `attachments` are pictures and files, by paths from the JSONL file's folder; they have to be there. A bad row
-is named by line and reason, and costs nothing but itself.
+`domain` as you like. `history` is what was said before the question: objects with `role` and `text`. `attachments` are pictures and
+files, by paths from the JSONL file's folder; they have to be there. A bad row is named by line and reason, and costs nothing but
+itself.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ from typing import Any
 
 from toolreason import attachments, sources
 from toolreason.errors import ProblemError
-from toolreason.types import Problem, Reference, ReferenceKind, from_json
+from toolreason.types import Problem, Reference, ReferenceKind, Turn, from_json
 from toolreason.verify import extract
+
+ROLES = ("system", "user", "assistant")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +83,11 @@ def to_row(problem: Problem) -> dict[str, Any]:
     reference = problem.reference
     row: dict[str, Any] = {"id": problem.id, "question": problem.question, "domain": problem.domain}
     short = row | {key: value for key, value in asdict(reference).items() if key != "kind" and value}
-    more = {"attachments": list(problem.attachments)} if problem.attachments else {}
+    more: dict[str, Any] = {"attachments": list(problem.attachments)} if problem.attachments else {}
+    if problem.history:
+        more["history"] = [asdict(turn) for turn in problem.history]
     try:
-        if from_row(short, problem.id) == replace(problem, attachments=()):
+        if from_row(short, problem.id) == replace(problem, attachments=(), history=()):
             return short | more
     except ProblemError:
         pass
@@ -105,12 +110,24 @@ def from_row(row: object, default_id: str, folder: Path | None = None) -> Proble
     domain = row.get("domain", {ReferenceKind.CODE: "code", ReferenceKind.GYM: reference.dataset}.get(reference.kind, "math"))
     if not isinstance(domain, str):
         raise ProblemError("`domain` is not a text")
-    problem = Problem(str(identity), question, reference, domain, _attachments(row, folder))
+    problem = Problem(str(identity), question, reference, domain, _attachments(row, folder), _history(row))
     try:
         json.dumps(asdict(problem), ensure_ascii=False).encode()
     except UnicodeEncodeError:
         raise ProblemError("it contains half a surrogate pair, which is no character") from None
     return problem
+
+
+def _history(row: dict[str, Any]) -> tuple[Turn, ...]:
+    """What was said before, from `history`: `role` and `text` (or `content`) of each."""
+    said = row.get("history") or []
+    if not isinstance(said, list) or not all(isinstance(turn, dict) for turn in said):
+        raise ProblemError("`history` is no list of objects with `role` and `text`")
+    turns = tuple(Turn(str(turn.get("role")), turn.get("text", turn.get("content"))) for turn in said)
+    for turn in turns:
+        if turn.role not in ROLES or not isinstance(turn.text, str):
+            raise ProblemError(f"a turn of `history` needs a `role` ({', '.join(ROLES)}) and a `text`")
+    return turns
 
 
 def _attachments(row: dict[str, Any], folder: Path | None) -> tuple[str, ...]:

@@ -38,8 +38,10 @@ async def rollout(
     sample: int = 0,
     workshop: Workshop | None = None,
     on_event: Callable[[Event], None] | None = None,
+    key: str | None = None,
 ) -> Trajectory:
     """Run a strategy on a problem. The verdict is not part of it: a verifier adds it. `workshop`: for strategies that keep tools.
+    `key` becomes the trajectory's id (default: a new one).
 
     Raises InputError when the policy or the settings do not fit the strategy. A part that fails and goes on failing gives a
     trajectory with `StopReason.ABORTED`, its `error`, and the segments up to there; so does a session that cannot be given back.
@@ -48,9 +50,9 @@ async def rollout(
     plan = load(strategy) if isinstance(strategy, str) else strategy
     chosen = settings if settings is not None else plan.settings()
     context = RolloutContext(policy, sessions, _with_certainties(sampling or Sampling(), chosen), workshop)
-    state: RolloutState = {"problem": problem, "sample": sample, "key": uuid.uuid4().hex}
-    graph = _compiled(plan, chosen)
-    config = RunnableConfig(recursion_limit=4 * chosen.max_turns + 2 * getattr(chosen, "max_tickets", 0) + 10)
+    state: RolloutState = {"problem": problem, "sample": sample, "key": key or uuid.uuid4().hex}
+    graph = compiled(plan, chosen)
+    config = RunnableConfig(recursion_limit=steps_of(chosen))
     failure: InfrastructureError | None = None
     try:
         async for mode, event in graph.astream(dict(state), config, context=context, stream_mode=["custom", "values"]):
@@ -130,6 +132,12 @@ async def _solve(
         await engine.aclose()
 
 
+def steps_of(settings: Settings) -> int:
+    """How many steps of its graph a rollout takes at most."""
+    return 4 * settings.max_turns + 2 * getattr(settings, "max_tickets", 0) + 10
+
+
 @lru_cache(maxsize=32)
-def _compiled(strategy: Strategy[Any], settings: Settings) -> CompiledStateGraph[Any, Any, Any, Any]:
+def compiled(strategy: Strategy[Any], settings: Settings) -> CompiledStateGraph[Any, Any, Any, Any]:
+    """The strategy's graph, without a checkpointer of its own."""
     return strategy.build(settings).compile(name=strategy.name)

@@ -85,7 +85,8 @@ def _defaults(strategy: str) -> dict[str, Any]:
     return defaults
 
 
-YOUNGER = ',"task":null'
+YOUNGER = ((',"task":null', lambda problem: problem.reference.task), (',"history":[]', lambda problem: problem.history))
+"""Fields that runs may be older than: where they are empty, the problem keeps the name that it had without them."""
 
 
 def problems_hash(problems: Sequence[Problem]) -> str:
@@ -96,8 +97,8 @@ def problems_hash(problems: Sequence[Problem]) -> str:
     digest = sha256()
     for problem in problems:
         content = to_json(replace(problem, attachments=()))
-        if problem.reference.task is None:  # a younger field: runs that are older keep the name of their problems
-            content = content.replace(YOUNGER, "")
+        for written, value in YOUNGER:
+            content = content if value(problem) else content.replace(written, "")
         digest.update(content.encode() + b"\n")
         if problem.attachments:
             digest.update(json.dumps(attachments.digest(problem.attachments)).encode() + b"\n")

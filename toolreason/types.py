@@ -41,7 +41,7 @@ class StopReason(StrEnum):
 
 class Outcome(StrEnum):
     """How a cell ended. `OK` and `ERROR` keep the state it made; the others leave the session as it was before, and all but
-    `CRASHED` name the limit that struck.
+    `CRASHED` and `REFUSED` name the limit that struck.
     """
 
     OK = "ok"
@@ -55,6 +55,7 @@ class Outcome(StrEnum):
     DISK = "disk"  # space, or number of files
     OUTPUT = "output"  # it printed more than the hard limit
     CRASHED = "crashed"  # a signal, os._exit, an interpreter crash
+    REFUSED = "refused"  # not run: the person who was asked did not let it
 
     @property
     def committed(self) -> bool:
@@ -169,17 +170,26 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
+class Turn:
+    """What was said before a question. `role`: system, user or assistant."""
+
+    role: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
-    """One question. `attachments` are paths of images or files that go with it."""
+    """One question. `attachments` are paths of images or files that go with it, `history` is the conversation that it continues."""
 
     id: str
     question: str
     reference: Reference = field(default_factory=Reference)
     domain: str = "math"
     attachments: tuple[str, ...] = ()
+    history: tuple[Turn, ...] = ()
 
     def __post_init__(self) -> None:
-        coerce_tuples(self, "attachments")
+        coerce_tuples(self, "attachments", "history")
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +222,8 @@ class CellResult:
     @property
     def limit(self) -> str | None:
         """The limit that ended the cell, by its outcome's name, or None."""
-        return None if self.outcome.committed or self.outcome is Outcome.CRASHED else self.outcome.value
+        named = self.outcome.committed or self.outcome in (Outcome.CRASHED, Outcome.REFUSED)
+        return None if named else self.outcome.value
 
 
 @dataclass(frozen=True, slots=True)

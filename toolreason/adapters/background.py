@@ -35,6 +35,10 @@ class Background:
         """Wait for `work` from another event loop. Cancelling the wait cancels it."""
         return await asyncio.wrap_future(self._submit(work))
 
+    def start(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Begin `work`, and do not wait."""
+        return self._submit(work)
+
     def _submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from toolreason.commands import common, train_common, train_rl, train_start
+from toolreason.commands import common, train_common, train_curves, train_rl, train_start
 
 HELP = """Fine-tune a model on trajectories, token by token as they were sampled.
 
@@ -19,6 +19,7 @@ HELP = """Fine-tune a model on trajectories, token by token as they were sampled
 app = typer.Typer(cls=common.Commands, no_args_is_help=True, help=HELP)
 app.command("start")(train_start.start)
 app.command("rl")(train_rl.rl)
+app.command("curves")(train_curves.curves)
 
 
 @app.command()

@@ -7,7 +7,7 @@ import ipaddress
 import json
 import os
 import socket
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -64,36 +64,51 @@ def listen(host: str, port: int, *, token: bool) -> socket.socket:
     return listener
 
 
+Shape = Callable[[int, str], dict[str, Any]]
+"""What a refusal says, by status and reason."""
+
+
+def plain(status: int, why: str) -> dict[str, Any]:
+    return {"error": why}
+
+
 class Guard:
-    """ASGI middleware. With a token, every route but /health wants it as `Authorization: Bearer`, compared in constant time.
+    """ASGI middleware. With a token (or several), every route but /health wants one as `Authorization: Bearer`, compared in
+    constant time.
 
     Without one the service is for this machine: a page in a browser, which can send requests here too, is told apart by its
     `Origin` and by the name it takes this machine for. A body of more than `most_bytes` is refused before it is read.
     """
 
-    def __init__(self, app: App, token: str | None, most_bytes: int) -> None:
-        self._app, self._most = app, most_bytes
-        self._wanted = None if token is None else b"bearer " + token.encode()
+    def __init__(self, app: App, token: str | Sequence[str] | None, most_bytes: int, shape: Shape = plain) -> None:
+        self._app, self._most, self._shape = app, most_bytes, shape
+        tokens = [token] if isinstance(token, str) else token or ()
+        self._wanted = [b"bearer " + one.encode() for one in tokens]
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":  # the server's own start and end: it is told to speak no WebSocket
             return await self._app(scope, receive, send)
         headers = {name.lower(): value for name, value in scope["headers"]}
         if scope["path"] not in OPEN_TO_ALL:
-            if self._wanted is not None and not self._known(headers.get(b"authorization", b"")):
-                return await refuse(
-                    send, 401, "a bearer token is needed, and this is none or another", [(b"www-authenticate", b"Bearer")]
-                )
-            if self._wanted is None and not from_here(headers):
-                return await refuse(send, 403, "without a token the service answers programs on this machine only")
+            if self._wanted and not self._known(headers.get(b"authorization", b"")):
+                why = "a bearer token is needed, and this is none or another"
+                return await self._refuse(send, 401, why, [(b"www-authenticate", b"Bearer")])
+            if not self._wanted and not from_here(headers):
+                return await self._refuse(send, 403, "without a token the service answers programs on this machine only")
         length = headers.get(b"content-length", b"0")
         if not length.isdigit() or len(length) > 18 or int(length) > self._most:
-            return await refuse(send, 413, f"a body of more than {self._most} bytes")
+            return await self._refuse(send, 413, f"a body of more than {self._most} bytes")
         return await self._app(scope, bounded(receive, self._most), send)
 
     def _known(self, given: bytes) -> bool:
-        assert self._wanted is not None
-        return hmac.compare_digest(given[:7].lower() + given[7:], self._wanted)
+        shown = given[:7].lower() + given[7:]
+        return sum(hmac.compare_digest(shown, wanted) for wanted in self._wanted) > 0  # all of them: the time tells nothing
+
+    async def _refuse(self, send: Send, status: int, why: str, headers: list[tuple[bytes, bytes]] | None = None) -> None:
+        body = json.dumps(self._shape(status, why)).encode()
+        head = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *(headers or [])]
+        await send({"type": "http.response.start", "status": status, "headers": head})
+        await send({"type": "http.response.body", "body": body})
 
 
 def from_here(headers: dict[bytes, bytes]) -> bool:
@@ -121,10 +136,3 @@ def bounded(receive: Receive, most: int) -> Receive:
         return message
 
     return counted
-
-
-async def refuse(send: Send, status: int, why: str, headers: list[tuple[bytes, bytes]] | None = None) -> None:
-    body = json.dumps({"error": why}).encode()
-    head = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode()), *(headers or [])]
-    await send({"type": "http.response.start", "status": status, "headers": head})
-    await send({"type": "http.response.body", "body": body})

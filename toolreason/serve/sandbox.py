@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import signal
 import socket
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
-from toolreason.errors import SetupError
 from toolreason.execution import Limits, open_sandbox
 from toolreason.serve.guard import listen, token_of
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
+from toolreason.serve.process import address, asked_to_end, check, until
 
 PORT = 8700
-GRACE_S = 10  # for answers that are under way when the service ends
 
 
 def serve(
@@ -43,11 +37,7 @@ def serve(
     beyond this machine without a token, or one that cannot be listened on; SetupError when the sandbox or a package is missing.
     """
     token = token_of(token)
-    try:
-        import fastapi  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise SetupError("the service needs FastAPI and uvicorn: pip install 'toolreason[serve]'") from error
+    check()
     most = max_sessions or (256 if options.get("density") == "shared" else 32)
     if sandbox == "docker":
         options.setdefault("idle_s", None)  # the service ends the idle ones
@@ -61,63 +51,8 @@ def serve(
 async def _serve(sandbox: Any, listener: socket.socket, tell: Callable[[str], Any], **options: Any) -> None:
     from toolreason.serve.app import application
 
-    with _asked_to_end() as ending:
+    with asked_to_end() as ending:
         async with sandbox:
             app = application(sandbox, **options)
-            host, port = listener.getsockname()[:2]
-            where = f"[{host}]" if ":" in host else host
-            tell(f"the sandbox service listens on http://{where}:{port} ({'with' if options['token'] else 'without'} a token)")
-            await _until(ending, app, listener)
-
-
-@contextlib.contextmanager
-def _asked_to_end() -> Iterator[asyncio.Event]:
-    """Set by SIGTERM or Ctrl-C. The second one cancels the work: containers end by themselves when their host does."""
-    ending, loop, task = asyncio.Event(), asyncio.get_running_loop(), asyncio.current_task()
-    assert task is not None
-
-    def asked() -> None:
-        if ending.is_set():
-            task.cancel()
-        ending.set()
-
-    numbers = (signal.SIGTERM, signal.SIGINT)
-    for number in numbers:
-        loop.add_signal_handler(number, asked)
-    try:
-        yield ending
-    finally:
-        for number in numbers:
-            loop.remove_signal_handler(number)
-
-
-async def _until(ending: asyncio.Event, app: FastAPI, listener: socket.socket) -> None:
-    """Run uvicorn until `ending`; then end the sessions, so that calls under way are answered at once, and let it finish."""
-    import uvicorn
-
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,
-        lifespan="on",
-        ws="none",
-        server_header=False,
-        proxy_headers=False,
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=GRACE_S,
-    )
-
-    class Server(uvicorn.Server):
-        def capture_signals(self) -> Any:
-            return contextlib.nullcontext()  # its own way raises them again, before the containers are gone
-
-    server = Server(config)
-    serving = asyncio.ensure_future(server.serve(sockets=[listener]))
-    asked = asyncio.ensure_future(ending.wait())
-    try:
-        await asyncio.wait((serving, asked), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        asked.cancel()
-        server.should_exit = True
-        await app.state.leases.aclose()
-    await serving
+            tell(f"the sandbox service listens on {address(listener)} ({'with' if options['token'] else 'without'} a token)")
+            await until(ending, app, listener, app.state.leases.aclose)

@@ -6,13 +6,14 @@ the paper, and computed again after a resume with the same result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeVar
 
 from toolreason import formats
 from toolreason.errors import SettingsError
+from toolreason.options import parse
 from toolreason.policies.base import Finish
 from toolreason.tokens import Decode, first
 from toolreason.types import Segment, Source, StopReason, TakenBack, cells, coerce_tuples, count_tokens
@@ -245,6 +246,11 @@ def parse_settings(kind: type[SettingsT], pairs: Sequence[str]) -> SettingsT:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or kind.__name__
         raise SettingsError(f"{place}: {first['msg']} (got {first['input']!r})") from error
+
+
+def changed(settings: SettingsT, values: Mapping[str, Any]) -> SettingsT:
+    """These settings with other values, checked as a user's are. Raises SettingsError naming the field and what it takes."""
+    return parse(type(settings), as_dict(settings) | dict(values)) if values else settings
 
 
 def as_dict(settings: Settings) -> dict[str, Any]:

@@ -23,12 +23,15 @@ def _wordings(file: str = "prompts.toml") -> dict[str, str]:
 
 
 def messages(problem: Problem, wording: str, system: str | None = None) -> list[Message]:
-    """System prompt and question. `system` replaces the wording; an empty one leaves the system message out.
+    """System prompt, what was said before, and the question. `system` replaces the wording; an empty one leaves it out. A system
+    message of the conversation stands before it, in one message: templates take one, at the beginning.
 
     Attachments are named in the question, with how to look at them by code where the strategy runs any; its pictures go along for
     a policy that sees. Raises ProblemError for an attachment that cannot be read.
     """
-    instructions = _wordings()[wording] if system is None else system
+    own = _wordings()[wording] if system is None else system
+    instructions = "\n\n".join([*(turn.text for turn in problem.history if turn.role == "system"), *([own] if own else [])])
+    said: list[Message] = [{"role": turn.role, "content": turn.text} for turn in problem.history if turn.role != "system"]
     question: Message = {"role": "user", "content": _question(problem)}
     if problem.attachments:
         found = attachments.read(problem.attachments)
@@ -36,7 +39,7 @@ def messages(problem: Problem, wording: str, system: str | None = None) -> list[
         question["pictures"] = [
             {"path": one.path, "sha256": one.sha256, "mime_type": one.kind.mime} for one in found if one.kind.mime in SEEN
         ]
-    return [{"role": "system", "content": instructions}, question] if instructions else [question]
+    return [*([Message(role="system", content=instructions)] if instructions else []), *said, question]
 
 
 def _question(problem: Problem) -> str:

@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,10 +26,10 @@ import toolreason
 from toolreason import runs
 from toolreason.adapters.background import background
 from toolreason.durable import replace_file
-from toolreason.errors import SettingsError
+from toolreason.errors import SettingsError, SetupError
 from toolreason.runs import RunWriter
 from toolreason.strategies.base import as_dict
-from toolreason.train import sft_files, sft_model
+from toolreason.train import curves, sft_files, sft_model
 from toolreason.train.rl_settings import Plan, RlSettings, identity
 from toolreason.train.sft import held
 from toolreason.train.sft_files import Manifest, Metrics
@@ -134,6 +134,7 @@ def _train(
 ) -> dict[str, Any]:
     from toolreason.train.rl_trainer import Parts, build, sampler
     from toolreason.train.sft_callbacks import Progress, Stopper
+    from toolreason.train.sft_trainer import told
 
     first, checkpoint = sft_model.is_first(), sft_files.latest(out)
     step = None if checkpoint is None else sft_files.step_of(checkpoint)
@@ -152,7 +153,8 @@ def _train(
             listen(Progress("loading the model"))
             parts = Parts(out, base, task, known, settings, plan, *computed, metrics, stopper, listen)
             trainer = build(parts, crews, policy_of or sampler(settings, base), resumed=step is not None)
-            trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+            with told(out):
+                trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
             if stopper.asked and trainer.state.global_step < settings.steps:
                 raise KeyboardInterrupt
     return _finish(out, base, settings, metrics) if first else {}
@@ -224,7 +226,11 @@ def _finish(out: Path, base: Base, settings: RlSettings, metrics: Metrics) -> di
         "elapsed_s": round(metrics.elapsed_s, 1),
         "first": {name: metrics.first(name) for name in names},
         "last": {name: metrics.last(name) for name in names},
+        "held_out": curves.held_out(metrics.lines),
+        "cost": curves.cost(metrics.lines),
         "out": written,
     }
     replace_file(out / sft_files.REPORT, json.dumps(report, indent=1) + "\n")
+    with suppress(SetupError):  # without matplotlib there is no chart
+        curves.draw([out], out / curves.FILE)
     return report

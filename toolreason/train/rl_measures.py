@@ -21,6 +21,7 @@ def measures(done: Sequence[Sequence[Member]], seconds: float) -> dict[str, floa
     right = [cell for m in members if m.reward is not None and m.right for cell in m.trajectory.cells]
     found: dict[str, float | None] = {
         "accuracy": _mean([float(m.right) for m in members if m.reward is not None]),
+        "scored": float(sum(m.reward is not None for m in members)),
         "calls": _mean([len(one.cells) for one in whole]),
         "with_calls": _mean([float(bool(one.cells)) for one in whole]),
         "tokens/model": _mean([one.tokens(Source.MODEL) for one in whole]),

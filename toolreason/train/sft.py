@@ -14,14 +14,14 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolreason.durable import acquire, release
-from toolreason.errors import InputError, SettingsError
-from toolreason.train import rows, sft_files, sft_model, sft_report
+from toolreason.errors import InputError, SettingsError, SetupError
+from toolreason.train import curves, rows, sft_files, sft_model, sft_report
 from toolreason.train.settings import SftSettings, identity
 from toolreason.train.sft_files import Manifest, Metrics
 from toolreason.train.sft_model import Base
@@ -143,6 +143,8 @@ def _train(job: _Job) -> dict[str, Any]:
     steps = sft_files.step_of(checkpoint)
     report = sft_report.make(job.manifest, job.rows.report, metrics, steps, job.device, written, rolled_out)
     sft_report.keep(out, report)
+    with suppress(SetupError):  # without matplotlib there is no chart
+        curves.draw([out], out / curves.FILE)
     return report
 
 

@@ -1,0 +1,319 @@
+"""The OpenAI-style endpoint as a FastAPI application. `docs/serve.md` describes its routes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from dataclasses import replace
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import StreamingResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
+
+from toolreason.adapters.parts import Part, Splitter, parts
+from toolreason.errors import CapabilityError, InfrastructureError, InputError
+from toolreason.graphs.nodes import Event
+from toolreason.serve import openai_wire as wire
+from toolreason.serve.desk import Busy, Desk, Draining, Served, TooLong
+from toolreason.serve.guard import Guard
+from toolreason.serve.openai_stream import ChatStream, ResponseStream
+from toolreason.strategies.base import Settings, changed
+from toolreason.types import Sampling, Segment, Source, Trajectory, to_json
+
+T = TypeVar("T")
+BODY_BYTES = 8 << 20
+router = APIRouter()
+
+
+def application(desk: Desk, *, keys: tuple[str, ...] = (), most_tokens: int | None = None) -> FastAPI:
+    """A service over a desk, which stays the caller's. With `keys` clients have to show one of them. `most_tokens`: what a request
+    may ask for at most. It must run in the event loop in which the desk's parts were opened.
+    """
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.desk, app.state.most_tokens = desk, most_tokens
+    app.add_middleware(Guard, token=keys, most_bytes=BODY_BYTES, shape=error_body)
+    app.include_router(router)
+    for kind, status in STATUS:
+        app.add_exception_handler(kind, _failed(status))
+    app.add_exception_handler(RequestValidationError, _misshapen)
+    app.add_exception_handler(HTTPException, _refused)
+    return app
+
+
+# errors, in the API's shape
+
+STATUS: tuple[tuple[type[Exception], int], ...] = (
+    (Busy, 429),
+    (Draining, 503),
+    (TooLong, 504),
+    (InputError, 400),
+    (InfrastructureError, 502),
+)
+KINDS = {400: "invalid_request_error", 401: "authentication_error", 404: "invalid_request_error", 429: "rate_limit_error"}
+
+
+def error_body(status: int, message: str) -> dict[str, Any]:
+    return {"error": {"message": message[:1000], "type": KINDS.get(status, "server_error"), "param": None, "code": None}}
+
+
+def reply(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    return Response(json.dumps(value), status, headers, "application/json")
+
+
+def _failed(status: int) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def handler(request: Request, error: Exception) -> Response:
+        headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, Busy) else None
+        return reply(error_body(status, str(error)), status, headers)
+
+    return handler
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return reply(error_body(error.status_code, str(error.detail)), error.status_code, dict(error.headers or {}))
+
+
+async def _misshapen(request: Request, error: Exception) -> Response:
+    """What is wrong and where; not the input, which may be long."""
+    assert isinstance(error, RequestValidationError)
+    faults = (f"{'.'.join(map(str, fault['loc'][1:]))}: {fault['msg']}" for fault in error.errors()[:5])
+    return reply(error_body(400, "; ".join(faults)), 400)
+
+
+# what the routes share
+
+
+def the_desk(request: Request) -> Desk:
+    found: Desk = request.app.state.desk
+    return found
+
+
+AtDesk = Annotated[Desk, Depends(the_desk)]
+
+
+def served(desk: Desk, name: str) -> Served:
+    if name not in desk.served:
+        raise HTTPException(404, f"no model {name!r} here; there are: {', '.join(desk.served)}")
+    return desk.served[name]
+
+
+def settled(request: Request, model: Served, own: wire.Own, most: int | None) -> Settings:
+    """The settings of one request. Raises InputError for what cannot be set, or is more than a request may ask for."""
+    given = dict(own.settings) if most is None else {**own.settings, "max_tokens": most}
+    chosen = changed(model.settings, given)
+    limit = request.app.state.most_tokens
+    if limit is not None and chosen.max_tokens > limit:
+        if "max_tokens" in given:
+            raise InputError(f"{chosen.max_tokens} tokens are more than a request may have here: {limit}")
+        chosen = replace(chosen, max_tokens=limit)
+    return chosen
+
+
+def sampled(asked: Any) -> Sampling:
+    return Sampling(asked.temperature or 0.0, 1.0 if asked.top_p is None else asked.top_p, seed=asked.seed or 0)
+
+
+async def while_here(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Do the work, unless the client goes away: then it is cancelled, and nobody hears of it."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise HTTPException(499, "the client has gone")
+        return task.result()
+    finally:
+        for one in (task, gone):
+            one.cancel()
+        await asyncio.wait((task, gone))
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def streamed(events: AsyncIterator[str]) -> Response:
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
+
+
+def line(value: Any, event: str | None = None) -> str:
+    """A server-sent event."""
+    return (f"event: {event}\n" if event else "") + f"data: {json.dumps(value)}\n\n"
+
+
+async def told_apart(
+    request: Request, start: Callable[[Callable[[Event], None]], Coroutine[Any, Any, Trajectory]]
+) -> AsyncIterator[Part | Trajectory]:
+    """The parts of a rollout as they come, and in the end the rollout. Closing it, or a client that goes, ends the rollout."""
+    heard: asyncio.Queue[Event | None] = asyncio.Queue()
+    work = asyncio.ensure_future(start(heard.put_nowait))
+    gone = asyncio.ensure_future(_gone(request))  # the server itself would notice only when it sends the next piece
+    for one in (work, gone):
+        one.add_done_callback(lambda _: heard.put_nowait(None))
+    splitter = Splitter()
+    try:
+        while (event := await heard.get()) is not None:
+            for part in splitter.feed(event):
+                yield part
+        if not work.done():
+            return
+        done = work.result()
+        for part in splitter.finish():
+            yield part
+        yield done
+    finally:
+        for one in (work, gone):
+            one.cancel()
+        await asyncio.wait((work, gone))
+
+
+async def begun(parts: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """The same, after its first: what is refused at once has an HTTP status, and not a broken stream."""
+    first = await anext(parts)
+
+    async def all_of_them() -> AsyncIterator[Any]:
+        try:
+            yield first
+            async for part in parts:
+                yield part
+        finally:
+            await parts.aclose()  # type: ignore[attr-defined]
+
+    return all_of_them()
+
+
+# routes
+
+
+@router.get("/health")
+async def health(desk: AtDesk) -> Response:
+    return reply({"ok": not desk.draining}, 503 if desk.draining else 200)
+
+
+@router.get("/metrics")
+async def metrics(desk: AtDesk) -> Response:
+    return Response(generate_latest(desk.measures.registry), media_type=CONTENT_TYPE_LATEST)
+
+
+@router.get("/v1/models")
+async def models(desk: AtDesk) -> Response:
+    return reply({"object": "list", "data": [_model(one) for one in desk.served.values()]})
+
+
+@router.get("/v1/models/{name:path}")
+async def model(name: str, desk: AtDesk) -> Response:
+    return reply(_model(served(desk, name)))
+
+
+def _model(one: Served) -> dict[str, Any]:
+    return {"id": one.name, "object": "model", "created": 0, "owned_by": "toolreason", wire.OWN: {"strategy": one.strategy.name}}
+
+
+@router.get("/v1/trajectories/{identity}")
+async def trajectory(identity: str, desk: AtDesk) -> Response:
+    done = desk.trajectory(identity.removeprefix("chatcmpl-").removeprefix("resp_"))
+    if done is None:
+        raise HTTPException(404, f"no trajectory {identity!r} here: the last ones are remembered, all are in --out")
+    return Response(to_json(done), media_type="application/json")
+
+
+@router.post("/v1/chat/completions")
+async def chat_completions(request: Request, body: wire.ChatRequest, desk: AtDesk) -> Response:
+    wire.check(body)
+    answering = served(desk, body.model)
+    settings = settled(request, answering, body.toolreason, body.max_completion_tokens or body.max_tokens)
+    problem, sampling = wire.asked(uuid.uuid4().hex, body.messages), sampled(body)
+
+    def start(on_event: Callable[[Event], None] | None = None) -> Coroutine[Any, Any, Trajectory]:
+        return desk.answer(answering, problem, settings, sampling, on_event)
+
+    if not body.stream:
+        done = await while_here(request, start())
+        return reply(wire.chat(body.model, done, parts(done)))
+    usage = body.stream_options is not None and body.stream_options.include_usage
+    return streamed(_sent(ChatStream(problem.id, body.model, usage), await begun(told_apart(request, start))))
+
+
+@router.post("/v1/responses")
+async def responses(request: Request, body: wire.ResponsesRequest, desk: AtDesk) -> Response:
+    wire.check(body)
+    if body.previous_response_id is not None:
+        raise InputError("no conversation is kept here: send its messages in `input`, without previous_response_id")
+    answering = served(desk, body.model)
+    settings = settled(request, answering, body.toolreason, body.max_output_tokens)
+    problem, sampling, created = wire.asked(uuid.uuid4().hex, wire.items(body)), sampled(body), time.time()
+
+    def start(on_event: Callable[[Event], None] | None = None) -> Coroutine[Any, Any, Trajectory]:
+        return desk.answer(answering, problem, settings, sampling, on_event)
+
+    if not body.stream:
+        done = await while_here(request, start())
+        return reply(wire.response(f"resp_{done.id}", body.model, created, body, done, parts(done)))
+    return streamed(_sent(ResponseStream(problem.id, body, created), await begun(told_apart(request, start))))
+
+
+async def _sent(stream: ChatStream | ResponseStream, found: AsyncIterator[Part | Trajectory]) -> AsyncIterator[str]:
+    """The parts as the lines of a stream. What fails in the middle is its last event."""
+    try:
+        async for one in found:
+            for name, value in stream.end(one) if isinstance(one, Trajectory) else stream.part(one):
+                yield line(value, name)
+    except (InfrastructureError, InputError) as error:
+        for name, value in stream.failed(error_body(502, str(error))):
+            yield line(value, name)
+    finally:
+        await found.aclose()  # type: ignore[attr-defined]
+    if isinstance(stream, ChatStream):
+        yield "data: [DONE]\n\n"
+
+
+@router.post("/v1/completions")
+async def completions(request: Request, body: wire.CompletionRequest, desk: AtDesk) -> Response:
+    """What the policy says after a raw prompt: no strategy, no tools."""
+    served(desk, body.model)
+    policy = desk.policy
+    if not policy.exact:
+        raise CapabilityError(f"{policy.name} takes messages only: use /v1/chat/completions")
+    if isinstance(body.prompt, list) and len(body.prompt) == 1 and isinstance(body.prompt[0], str):
+        body.prompt = body.prompt[0]
+    if isinstance(body.prompt, list) and not all(isinstance(token, int) for token in body.prompt):
+        raise InputError("one prompt at a time: a text, or a list of token ids")
+    ids = policy.encode(body.prompt, special=True) if isinstance(body.prompt, str) else tuple(map(int, body.prompt))
+    prompt = Segment(Source.PROMPT, policy.decode(ids), ids)
+    limit = request.app.state.most_tokens
+    most = body.max_tokens if limit is None else min(body.max_tokens, limit)
+    stops = [body.stop] if isinstance(body.stop, str) else body.stop or []
+    sampling = Sampling(body.temperature, body.top_p, seed=body.seed)
+    done = await while_here(request, policy.sample([prompt], sampling, max_tokens=most, stop=stops, seed=body.seed))
+    text = done.text[: done.text.index(done.stop)] if done.stop else done.text
+    end = "length" if done.finish in ("length", "context") else "stop"
+    told = {
+        "id": f"cmpl-{uuid.uuid4().hex}",
+        "object": "text_completion",
+        "created": int(time.time()),
+        "model": body.model,
+        "choices": [
+            {"index": 0, "text": text, "finish_reason": end, "logprobs": None, wire.OWN: {"token_ids": list(done.token_ids)}}
+        ],
+        "usage": {
+            "prompt_tokens": len(ids),
+            "completion_tokens": len(done.token_ids),
+            "total_tokens": len(ids) + len(done.token_ids),
+        },
+    }
+    if not body.stream:
+        return reply(told)
+
+    async def whole() -> AsyncIterator[str]:
+        yield line({key: value for key, value in told.items() if key != "usage"})
+        yield "data: [DONE]\n\n"
+
+    return streamed(whole())
