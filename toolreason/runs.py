@@ -85,10 +85,6 @@ def _defaults(strategy: str) -> dict[str, Any]:
     return defaults
 
 
-YOUNGER = ((',"task":null', lambda problem: problem.reference.task), (',"history":[]', lambda problem: problem.history))
-"""Fields that runs may be older than: where they are empty, the problem keeps the name that it had without them."""
-
-
 def problems_hash(problems: Sequence[Problem]) -> str:
     """Names the content of these problems, in their order; attachments count by name and content, wherever they lie.
 
@@ -97,8 +93,9 @@ def problems_hash(problems: Sequence[Problem]) -> str:
     digest = sha256()
     for problem in problems:
         content = to_json(replace(problem, attachments=()))
-        for written, value in YOUNGER:
-            content = content if value(problem) else content.replace(written, "")
+        for written, value in ((',"task":null', problem.reference.task), (',"history":[]', problem.history)):
+            if not value:  # a field that runs may be older than: without it their problems keep the name that they had
+                content = content.replace(written, "")
         digest.update(content.encode() + b"\n")
         if problem.attachments:
             digest.update(json.dumps(attachments.digest(problem.attachments)).encode() + b"\n")

@@ -70,7 +70,7 @@ class ToolReasonerChat(BaseChatModel):
     def _get_ls_params(self, stop: list[str] | None = None, **kwargs: Any) -> LangSmithParams:
         """What LangSmith's traces say of the model."""
         params = super()._get_ls_params(stop=stop, **kwargs)
-        return params | LangSmithParams(ls_provider="toolreason", ls_model_name=kwargs.get("model", self._name))  # type: ignore[return-value]
+        return params | LangSmithParams(ls_provider="toolreason", ls_model_name=kwargs.get("model", self._name))
 
     def close(self) -> None:
         """Give back what calls without an event loop have opened. Safe to call twice."""

@@ -39,6 +39,12 @@ class Parts:
     stack: AsyncExitStack
 
 
+def _named(name: str) -> Any:
+    from toolreason.execution import open_sandbox
+
+    return open_sandbox("docker", density="shared") if name == "shared" else open_sandbox(name)
+
+
 class Live:
     """Opens what is named, once for each event loop that asks; what was given as an object stays its owner's."""
 
@@ -57,20 +63,18 @@ class Live:
         return await asyncio.shield(task)
 
     async def _opened(self) -> Parts:
-        from toolreason.execution import SessionBook, open_sandbox
+        from toolreason.execution import SessionBook
         from toolreason.policies import open_policy
         from toolreason.tools.workshop import Workshops
 
         stack = AsyncExitStack()
         try:
-            box = self._sandbox
-            if isinstance(box, str):
-                opened = open_sandbox("docker", density="shared") if box == "shared" else open_sandbox(box)
-                box = await stack.enter_async_context(opened)
-            policy = self._policy
-            if isinstance(policy, str):
-                policy = await open_policy(policy)
+            box = await stack.enter_async_context(_named(self._sandbox)) if isinstance(self._sandbox, str) else self._sandbox
+            if isinstance(self._policy, str):
+                policy = await open_policy(self._policy)
                 stack.push_async_callback(policy.aclose)
+            else:
+                policy = self._policy
             workshops = await stack.enter_async_context(Workshops(box))
             sessions = None if box is None else await stack.enter_async_context(SessionBook(box))
             return Parts(policy, sessions, await workshops.of(self._settings), stack)

@@ -31,7 +31,7 @@ def problem(messages: Sequence[Any]) -> Problem:
 def message(done: Trajectory) -> AIMessage:
     """The rollout as an answer. Its content are standard blocks: reasoning, server_tool_call, server_tool_result, text."""
     return AIMessage(
-        content=[block(part) for part in parts(done)],  # type: ignore[misc]
+        content=[block(part) for part in parts(done)],
         id=f"run-{done.id}",
         response_metadata=metadata(done),
         usage_metadata=usage(done),

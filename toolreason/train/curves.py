@@ -98,7 +98,7 @@ def _curve(lines: Lines, key: str, name: str) -> Curve | None:
         return None
     points = tuple((float(line["step"]), float(line[key])) for line in found)
     counted = SEEN.get(key)
-    band = ()
+    band: tuple[tuple[float, float], ...] = ()
     if counted is not None and all(line.get(counted) for line in found):
         band = tuple(wilson(round(line[key] * line[counted]), round(line[counted])) for line in found)
     return Curve(name, points, band, noisy=not key.startswith("eval_"))
