@@ -1,49 +1,30 @@
-"""Serve: a reasoner that runs code behind an HTTP endpoint of your own; one policy and one warm pool serve all requests.
+"""Serve: the endpoint in a process of its own, asked over HTTP as any OpenAI-style client would.
 
-uvicorn --app-dir examples serve:app                      # then: curl -d '{"question": "2**64 mod 97?"}' localhost:8000/solve
-python examples/serve.py                                  # serves itself, asks itself one question, and ends
+python examples/serve.py [POLICY]
 """
 
-import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import json
+import re
+import subprocess
+import sys
 
-from fastapi import FastAPI
-from pydantic import BaseModel
+import httpx
 
-from toolreason import Problem, SessionBook, open_policy, open_sandbox, rollout
+POLICY = sys.argv[1] if len(sys.argv) > 1 else "transformers:qwen2.5-coder-0.5b-instruct"
+ASK = {"model": "hint_infer", "stream": True, "messages": [{"role": "user", "content": "What is 2**64 mod 97?"}]}
 
-POLICY = os.environ.get("POLICY", "transformers:qwen2.5-coder-0.5b-instruct")
-
-
-@asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    app.state.policy = await open_policy(POLICY)
-    try:
-        async with open_sandbox("docker") as sandbox:
-            app.state.sessions = SessionBook(sandbox)
-            yield
-    finally:
-        await app.state.policy.aclose()
-
-
-app = FastAPI(lifespan=lifespan)
-
-
-class Question(BaseModel):
-    question: str
-
-
-@app.post("/solve")
-async def solve(body: Question) -> dict[str, object]:
-    done = await rollout(
-        Problem("request", body.question), strategy="hint_infer", policy=app.state.policy, sessions=app.state.sessions
-    )
-    return {"id": done.id, "stop": done.stop, "cells": len(done.cells), "response": done.response}
-
-
-if __name__ == "__main__":
-    from fastapi.testclient import TestClient
-
-    with TestClient(app) as client:
-        print(client.post("/solve", json={"question": "What is 2**64 mod 97?"}).json())
+command = [sys.executable, "-m", "toolreason", "serve", "--policy", POLICY, "--port", "0"]
+with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+    assert server.stderr is not None
+    url = next(found.group() for line in server.stderr if (found := re.search(r"http://[\d.]+:\d+/v1", line)))
+    with httpx.stream("POST", f"{url}/chat/completions", json=ASK, timeout=600) as answer:
+        for line in answer.iter_lines():
+            if not line.startswith("data: {"):
+                continue
+            for choice in json.loads(line[6:])["choices"]:
+                delta = choice["delta"]
+                print(delta.get("content", ""), end="")
+                if own := delta.get("toolreason"):
+                    print(f"\n[{own['type']}] {own['text'].strip()}")
+    print()
+    server.terminate()

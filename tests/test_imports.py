@@ -32,6 +32,7 @@ PUBLIC = [
     "Verifier",
     "open_policy",
     "open_sandbox",
+    "reasoner",
     "rollout",
     "runs",
     "solve",

@@ -16,7 +16,18 @@ TEMPLATE = Path(__file__).parent.parent / "examples" / "own_strategy"
 @pytest.fixture(scope="module")
 def env(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     where = tmp_path_factory.mktemp("site")
-    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--target", str(where), str(TEMPLATE)]
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-build-isolation",
+        "--target",
+        str(where),
+        str(TEMPLATE),
+    ]
     subprocess.run(install, check=True, timeout=120)
     return {**os.environ, "PYTHONPATH": str(where)}
 

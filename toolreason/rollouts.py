@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from langchain_core.runnables import RunnableConfig
 
 from toolreason import scaling
-from toolreason.errors import InfrastructureError
+from toolreason.errors import InfrastructureError, PolicyError, SandboxError
 from toolreason.execution.base import Sessions
 from toolreason.graphs.nodes import Event
 from toolreason.graphs.state import RolloutContext, RolloutState, trajectory
@@ -53,7 +53,7 @@ async def rollout(
     state: RolloutState = {"problem": problem, "sample": sample, "key": key or uuid.uuid4().hex}
     graph = compiled(plan, chosen)
     config = RunnableConfig(recursion_limit=steps_of(chosen))
-    failure: InfrastructureError | None = None
+    failed: InfrastructureError | None = None
     try:
         async for mode, event in graph.astream(dict(state), config, context=context, stream_mode=["custom", "values"]):
             if mode == "values":
@@ -61,14 +61,22 @@ async def rollout(
             elif on_event is not None:
                 on_event(cast(Event, event))
     except InfrastructureError as error:
-        failure = error
+        failed = error
     finally:
         unreleased = await _release(sessions, state["key"])
-    failure = failure or unreleased
-    if failure is None:
+    failed = failed or unreleased
+    if failed is None:
         return state["trajectory"]
-    told = f"{type(failure).__name__}: {failure}"
+    told = f"{type(failed).__name__}: {failed}"
     return trajectory(state, context, plan.name, as_dict(chosen), StopReason.ABORTED, error=told)
+
+
+def failure(done: Trajectory) -> InfrastructureError:
+    """Why a rollout was aborted, as the error that it was."""
+    told = done.error or "the rollout was aborted"
+    name, _, why = told.partition(": ")
+    kind = {one.__name__: one for one in (PolicyError, SandboxError)}.get(name)
+    return kind(why) if kind else InfrastructureError(told)
 
 
 def _with_certainties(sampling: Sampling, settings: Settings) -> Sampling:

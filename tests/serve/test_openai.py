@@ -175,6 +175,7 @@ def test_settings_of_one_request(served: Endpoint) -> None:
         ({"messages": []}, openai.BadRequestError, "messages: "),
         ({"temperature": 9}, openai.BadRequestError, "temperature: "),
         ({"n": 3}, openai.BadRequestError, "n: "),
+        ({"stop": ["x"]}, openai.BadRequestError, "`stop` is not offered"),
         ({"response_format": {"type": "json_object"}}, openai.BadRequestError, "only text is"),
         ({"extra_body": {"toolreason": {"settings": {"calls": 1}}}}, openai.BadRequestError, "no setting 'calls'"),
         ({"messages": [{"role": "user", "content": "a broken one"}]}, openai.APIStatusError, "the engine is down"),

@@ -20,8 +20,7 @@ from toolreason.adapters import messages as convert
 from toolreason.adapters.background import background
 from toolreason.adapters.live import DEFAULT_POLICY, Live, planned
 from toolreason.adapters.parts import Part, Splitter
-from toolreason.errors import InfrastructureError, PolicyError
-from toolreason.rollouts import rollout
+from toolreason.rollouts import failure, rollout
 from toolreason.strategies.base import Settings, Strategy
 from toolreason.types import Sampling, StopReason, Trajectory
 
@@ -175,7 +174,7 @@ class ToolReasonerChat(BaseChatModel):
             on_event=on_event,
         )
         if done.stop is StopReason.ABORTED:
-            raise (PolicyError if "PolicyError" in (done.error or "") else InfrastructureError)(done.error or "the rollout failed")
+            raise failure(done)
         return done
 
 

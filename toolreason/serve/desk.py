@@ -5,23 +5,24 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from toolreason.errors import InfrastructureError, PolicyError
+from toolreason.errors import InfrastructureError
 from toolreason.execution.base import Sessions
 from toolreason.graphs.nodes import Event
 from toolreason.policies.base import Policy
-from toolreason.rollouts import rollout
+from toolreason.rollouts import failure, rollout
 from toolreason.runs import RunWriter
 from toolreason.strategies.base import Settings, Strategy
 from toolreason.tools.workshop import Workshops
 from toolreason.types import Problem, Sampling, Source, StopReason, Trajectory
 
+T = TypeVar("T")
 REMEMBERED = 256  # trajectories that can still be asked for by their id
 SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 120, 300, 600)
 
@@ -118,22 +119,30 @@ class Desk:
 
         Raises Busy where too many wait, Draining, TooLong, PolicyError and SandboxError.
         """
+        heard = self._timed(on_event)
+
+        async def work() -> Trajectory:
+            done = await self._roll(model, problem, settings, sampling, heard)
+            if done.stop is StopReason.ABORTED:
+                raise failure(done)
+            return done
+
+        return await self.do(model.name, work, lambda done: done.stop.value)
+
+    async def do(self, model: str, work: Callable[[], Awaitable[T]], ended: Callable[[T], str]) -> T:
+        """Work in a place of its own, timed and counted; `ended` says how it did. Raises as `answer` does."""
         began, end = time.monotonic(), "failed"
         try:
             async with self._place():
                 self.measures.queued.observe(time.monotonic() - began)
                 try:
                     async with asyncio.timeout(self.timeout_s):
-                        done = await self._roll(model, problem, settings, sampling, self._timed(began, on_event))
+                        done = await work()
                 except TimeoutError:
                     end = "timeout"
                     raise TooLong(f"the request took longer than {self.timeout_s:g} s, which is as long as one may") from None
             self._usual_s += 0.1 * (time.monotonic() - began - self._usual_s)
-            if done.stop is StopReason.ABORTED:
-                raise (PolicyError if (done.error or "").startswith("PolicyError") else InfrastructureError)(
-                    done.error or "it failed"
-                )
-            end = done.stop.value
+            end = ended(done)
             return done
         except asyncio.CancelledError:
             end = "cancelled"
@@ -142,8 +151,8 @@ class Desk:
             end = "refused"
             raise
         finally:
-            self.measures.requests.labels(model.name, end).inc()
-            self.measures.seconds.labels(model.name).observe(time.monotonic() - began)
+            self.measures.requests.labels(model, end).inc()
+            self.measures.seconds.labels(model).observe(time.monotonic() - began)
 
     @asynccontextmanager
     async def _place(self) -> AsyncIterator[None]:
@@ -172,8 +181,9 @@ class Desk:
         finally:
             self._under_way.discard(task)
 
-    def _timed(self, began: float, on_event: Callable[[Event], None] | None) -> Callable[[Event], None]:
-        waiting = True
+    def _timed(self, on_event: Callable[[Event], None] | None) -> Callable[[Event], None]:
+        """Measures the time to the first text, from now."""
+        began, waiting = time.monotonic(), True
 
         def heard(event: Event) -> None:
             nonlocal waiting

@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from toolreason.adapters.parts import Part, Splitter, parts
 from toolreason.errors import CapabilityError, InfrastructureError, InputError
 from toolreason.graphs.nodes import Event
+from toolreason.policies.base import Completion
 from toolreason.serve import openai_wire as wire
 from toolreason.serve.desk import Busy, Desk, Draining, Served, TooLong
 from toolreason.serve.guard import Guard
@@ -292,7 +293,11 @@ async def completions(request: Request, body: wire.CompletionRequest, desk: AtDe
     most = body.max_tokens if limit is None else min(body.max_tokens, limit)
     stops = [body.stop] if isinstance(body.stop, str) else body.stop or []
     sampling = Sampling(body.temperature, body.top_p, seed=body.seed)
-    done = await while_here(request, policy.sample([prompt], sampling, max_tokens=most, stop=stops, seed=body.seed))
+
+    async def work() -> Completion:
+        return await policy.sample([prompt], sampling, max_tokens=most, stop=stops, seed=body.seed)
+
+    done = await while_here(request, desk.do(body.model, work, lambda done: done.finish.value))
     text = done.text[: done.text.index(done.stop)] if done.stop else done.text
     end = "length" if done.finish in ("length", "context") else "stop"
     told = {

@@ -39,6 +39,11 @@ class _Request(BaseModel):
     top_p: float | None = Field(None, gt=0, le=1)
     seed: int | None = None
     tools: list[Any] | None = None
+    stop: Any = None
+    logprobs: bool | None = None
+    logit_bias: dict[str, Any] | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
     toolreason: Own = Field(default_factory=Own)
 
 
@@ -111,6 +116,9 @@ def check(request: _Request) -> None:
     """Raises InputError for what is not offered, and would be missed."""
     if request.tools:
         raise InputError("tools of the client's are not called here: this model runs its own. Send the request without `tools`")
+    for name in ("stop", "logprobs", "logit_bias", "presence_penalty", "frequency_penalty"):
+        if getattr(request, name):
+            raise InputError(f"`{name}` is not offered: send the request without it")
     form = (getattr(request, "response_format", None) or {}).get("type", "text")
     if form != "text":
         raise InputError(f"response_format {form!r} is not offered: only text is")
