@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import typer
 
+from toolreason.adapters import messages
 from toolreason.cli import app
-from toolreason.execution import ScriptedSandbox, SessionBook
-from toolreason.graphs import RolloutContext
+from toolreason.execution import ScriptedSandbox
 from toolreason.policies.scripted import ScriptedPolicy
-from toolreason.types import Problem, StopReason
+from toolreason.types import StopReason
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -68,14 +68,18 @@ def test_every_python_block_compiles_and_what_it_imports_is_there(block: str) ->
             exec(ast.unparse(node), {})
 
 
-async def test_the_embedded_reasoner_runs() -> None:
+async def test_the_embedded_reasoner_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def open_policy(spec: str) -> ScriptedPolicy:
+        return ScriptedPolicy(REPLIES)
+
+    monkeypatch.setattr("toolreason.policies.open_policy", open_policy)
+    monkeypatch.setattr("toolreason.execution.open_sandbox", lambda name: ScriptedSandbox({"print(6*7)": "42\n"}))
     names: dict[str, Any] = {}
     exec(EMBED, names)
-    async with ScriptedSandbox({"print(6*7)": "42\n"}) as sandbox, SessionBook(sandbox) as sessions:
-        context = RolloutContext(ScriptedPolicy(REPLIES), sessions)
-        done = await names["agent"].compile().ainvoke({"problem": Problem("p1", "6 * 7?")}, context=context)
-    assert done["trajectory"].stop is StopReason.ANSWERED
-    assert [cell.result.stdout for cell in done["trajectory"].cells] == ["42\n"]
+    done = await names["agent"].compile().ainvoke({"messages": [("user", "6 * 7?")]})
+    kept = messages.trajectory(done["messages"][-1])
+    assert kept.stop is StopReason.ANSWERED
+    assert [cell.result.stdout for cell in kept.cells] == ["42\n"]
 
 
 async def test_the_server_answers_every_question() -> None:
