@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from toolreason.execution import Sandbox
+from toolreason.serve import process
 from toolreason.serve.app import application
 from toolreason.serve.guard import listen
-from toolreason.serve.sandbox import _until
 
 TOKEN = "a-token-of-the-tests-0123456789"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -83,7 +83,7 @@ async def served(sandbox: Sandbox, token: str | None = TOKEN, **options: Any) ->
     """The address of a service over this sandbox, with these options of `application`."""
     app, ending = application(sandbox, token=token, **options), asyncio.Event()
     with listen("127.0.0.1", 0, token=token is not None) as listener:
-        serving = asyncio.create_task(_until(ending, app, listener))
+        serving = asyncio.create_task(process.until(ending, app, listener, app.state.leases.aclose))
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
