@@ -69,7 +69,7 @@ def test_a_run_learns_and_leaves_its_result_and_nothing_half_made(whole: Path, m
     assert after["all"] < before["all"]
     assert weights(whole) != (model / "model.safetensors").read_bytes()
     assert {path.name for path in whole.iterdir()} == {
-        "train.json", "metrics.jsonl", "report.json", "run.lock", "checkpoints", "model"
+        "train.json", "metrics.jsonl", "report.json", "run.lock", "checkpoints", "model", "curves.svg"
     }  # fmt: skip
     assert [path.name for path in sft_files.checkpoints(whole)] == [f"checkpoint-{STEPS}"]
     lines = figures(whole)
