@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -137,9 +140,9 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the stages whose commands were run; a report without rollouts."""
     run: list[str] = []
 
-    def pretend(words: list[str], stage: Stage) -> str:
+    def pretend(words: list[str], stage: Stage) -> tuple[str, bool]:
         run.append(stage.name)
-        return "a warning\n" + json.dumps(said(stage)) + "\n"
+        return "a warning\n" + json.dumps(said(stage)) + "\n", False
 
     monkeypatch.setattr(recipe_run, "_said", pretend)
     monkeypatch.setattr(recipe_report.rows, "read", lambda path, wanted: iter(()))
@@ -155,7 +158,7 @@ def test_finished_stages_are_not_run_again(
 ) -> None:
     pretend = recipe_run._said
 
-    def fails(words: list[str], stage: Stage) -> str:
+    def fails(words: list[str], stage: Stage) -> tuple[str, bool]:
         if stage.name == "train-start-0":
             raise InfrastructureError("no memory")
         return pretend(words, stage)
@@ -185,6 +188,18 @@ def test_other_settings_over_the_same_directory_are_refused(
     problems.write_text(problems.read_text().replace("* 7", "* 8"))
     with pytest.raises(SettingsError, match="the problems to learn"):
         recipe_run.run(recipe(), quiet)
+
+
+@pytest.mark.parametrize(("minds", "ends"), [(True, False), (False, True)])
+def test_a_polite_kill_is_passed_on_and_stops_the_recipe_though_the_stage_ends_well(minds: bool, ends: bool) -> None:
+    ignore = "" if minds else "signal.signal(signal.SIGTERM, lambda *_: None);"
+    words = [sys.executable, "-c", f"import signal, time; {ignore} time.sleep(1.5); print('kept')"]
+    threading.Timer(0.7, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    if ends:
+        assert recipe_run._said(words, Stage("s", ())) == ("kept\n", True)
+    else:
+        with pytest.raises(recipe_run.Stopped):
+            recipe_run._said(words, Stage("s", ()))
 
 
 SERVER = """

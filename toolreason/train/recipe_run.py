@@ -16,6 +16,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -139,29 +140,34 @@ def _run(recipe: Recipe, stage: Stage, number: int, server: Server, tell: Tell) 
         server.stop()  # training needs the memory
     began = time.monotonic()
     words = shlex.split(recipe.settings.launch) if stage.launched and recipe.settings.launch else [sys.executable]
-    said = _said([*words, "-m", "toolreason", *stage.command], stage)
+    said, stop = _said([*words, "-m", "toolreason", *stage.command], stage)
     try:
         result: dict[str, Any] = json.loads(said.strip().splitlines()[-1])
     except (IndexError, ValueError) as error:
         raise InfrastructureError(f"the stage {stage.name} printed no result") from error
     line = {"command": list(stage.command), "seconds": round(time.monotonic() - began, 1), "result": result}
     replace_file(recipe.out / STAGES / f"{stage.name}.json", json.dumps(line) + "\n")
+    if stop:
+        raise Stopped(stage.name)
     return result
 
 
-def _said(words: list[str], stage: Stage) -> str:
-    """Run a command to its end; what it printed. A polite kill of ours is passed on, and Ctrl-C reaches it by itself."""
+def _said(words: list[str], stage: Stage) -> tuple[str, bool]:
+    """Run a command to its end; what it printed, and whether we were asked to stop meanwhile. A polite kill of ours is passed on,
+    and Ctrl-C reaches it by itself.
+    """
+    asked = threading.Event()
     try:
         process = subprocess.Popen(words, stdout=subprocess.PIPE, text=True)
     except OSError as error:
         raise SetupError(f"{words[0]} cannot be started for the stage {stage.name}: {error.strerror}") from error
-    with _passing_on(process):
+    with _passing_on(process, asked):
         while True:
             try:
                 said = process.communicate()[0]
                 break
             except KeyboardInterrupt:  # it has heard it too, and is keeping what it has
-                continue
+                asked.set()
     if process.returncode in (130, -signal.SIGINT, -signal.SIGTERM):
         raise Stopped(stage.name)
     if process.returncode:
@@ -169,12 +175,13 @@ def _said(words: list[str], stage: Stage) -> str:
             f"the stage {stage.name} ended with exit code {process.returncode}; what it says is above. "
             f"What it has done is kept: when that is mended, give the same command again"
         )
-    return said
+    return said, asked.is_set()
 
 
 @contextmanager
-def _passing_on(process: subprocess.Popen[str]) -> Iterator[None]:
+def _passing_on(process: subprocess.Popen[str], asked: threading.Event) -> Iterator[None]:
     def pass_on(number: int, frame: Any) -> None:
+        asked.set()
         process.terminate()
 
     before = signal.signal(signal.SIGTERM, pass_on)
