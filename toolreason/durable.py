@@ -6,7 +6,7 @@ import fcntl
 import os
 from pathlib import Path
 
-from toolreason.errors import SettingsError
+from toolreason.errors import InputError, SettingsError
 
 LOCK = "run.lock"
 _writing: set[Path] = set()  # the directories this process writes: a record lock does not keep a process out from itself
@@ -46,11 +46,17 @@ def cut_torn_line(file: int, block: int = 1 << 16) -> None:
 
 
 def acquire(path: Path) -> int:
-    """Take the run's lock. A record lock, not `flock`: forked workers that outlive a killed collection must not keep it."""
+    """Make the directory, if it is not there, and take its lock. A record lock, not `flock`: forked workers that outlive a killed
+    collection must not keep it. Raises SettingsError where another process has it, InputError where nothing can be written.
+    """
     busy = SettingsError(f"{path} is being written by another collection: wait for it, or name another directory with --out")
     if path in _writing:
         raise busy
-    lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise InputError(f"cannot write to {path}: {error.strerror}; name another directory with --out") from error
     try:
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):

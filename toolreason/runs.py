@@ -131,11 +131,7 @@ class RunWriter:
         in its middle is damaged. A last line torn by a crash is cut off; its rollout was never reported as done.
         """
         path = Path(path).resolve()
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            lock = acquire(path)
-        except OSError as error:
-            raise InputError(f"cannot write to {path}: {error.strerror}; name another directory with --out") from error
+        lock = acquire(path)
         try:
             _settle(path, wanted)
             file = os.open(path / TRAJECTORIES, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)

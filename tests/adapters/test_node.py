@@ -98,7 +98,7 @@ async def test_any_other_state_is_read_and_written_as_one_says(box: Box) -> None
         await graph(Own, node(box)).compile().ainvoke({"ask": "?"})
     with pytest.raises(SettingsError, match="write without read"):
         reasoner(write=lambda done: {})
-    with pytest.raises(SettingsError, match="no key=value"):
+    with pytest.raises(SettingsError, match="no setting 'formatted'; there are: "):
         reasoner(settings={"formatted": "fenced"})
 
 

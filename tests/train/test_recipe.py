@@ -17,7 +17,7 @@ import pytest
 
 from toolreason.errors import InfrastructureError, InputError, ProblemError, SettingsError, SetupError
 from toolreason.options import parse
-from toolreason.train import recipe_report, recipe_run
+from toolreason.train import recipe_report, recipe_run, recipe_server
 from toolreason.train.recipe import Recipe, RecipeSettings, Rollouts, Stage
 
 ROWS = [{"id": str(number), "question": f"What is {number} * 7?", "answer": str(number * 7)} for number in range(10)]
@@ -225,7 +225,7 @@ def test_a_server_for_each_model(recipe: Callable[..., Recipe], tmp_path: Path) 
     one = recipe(serve=command, policy=f"vllm:http://127.0.0.1:{port}")
     (one.out / "logs").mkdir(parents=True)
     Path(one.place("start-0")).mkdir(parents=True)
-    with recipe_run.Server(one, quiet) as server:
+    with recipe_server.Server(one, quiet) as server:
         server.serve("start-0")
         first = server.process
         server.serve("start-0")
@@ -235,9 +235,9 @@ def test_a_server_for_each_model(recipe: Callable[..., Recipe], tmp_path: Path) 
             server.serve("base")  # its directory is not there
         assert first.poll() is not None  # one at a time
         server.serve("start-0")
-        with pytest.raises(SetupError, match="answers at"), recipe_run.Server(one, quiet) as other:
+        with pytest.raises(SetupError, match="answers at"), recipe_server.Server(one, quiet) as other:
             other.serve("base")
-    assert not recipe_run._answers(f"http://127.0.0.1:{port}")
+    assert not recipe_server.answers(f"http://127.0.0.1:{port}")
     assert f"serving {one.place('start-0')} {port} start-0" in (one.out / "logs/serve-start-0.log").read_text()
 
 

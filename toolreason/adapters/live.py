@@ -10,7 +10,7 @@ from typing import Any
 
 from toolreason.execution.base import Sandbox, Sessions
 from toolreason.policies.base import Policy
-from toolreason.strategies.base import Settings, Strategy, load, parse_settings
+from toolreason.strategies.base import Settings, Strategy, changed, load
 from toolreason.tools.workshop import Workshop
 
 DEFAULT_POLICY = "transformers:qwen2.5-coder-0.5b-instruct"
@@ -19,14 +19,9 @@ DEFAULT_POLICY = "transformers:qwen2.5-coder-0.5b-instruct"
 def planned(strategy: str | Strategy[Any], settings: Settings | Mapping[str, Any] | None) -> tuple[Strategy[Any], Settings]:
     """The strategy of this name with these settings, given whole or by key. Raises SettingsError."""
     plan = load(strategy) if isinstance(strategy, str) else strategy
-    if settings is None or isinstance(settings, Mapping):
-        chosen: Settings = parse_settings(plan.settings, [f"{key}={_text(value)}" for key, value in (settings or {}).items()])
-        return plan, chosen
-    return plan, settings
-
-
-def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(settings, Settings):
+        return plan, settings
+    return plan, changed(plan.settings(), settings or {})
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,8 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
-
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from toolreason.errors import InfrastructureError
 from toolreason.execution.base import Sessions
@@ -18,13 +16,13 @@ from toolreason.graphs.nodes import Event
 from toolreason.policies.base import Policy
 from toolreason.rollouts import failure, rollout
 from toolreason.runs import RunWriter
+from toolreason.serve.measures import Measures
 from toolreason.strategies.base import Settings, Strategy
 from toolreason.tools.workshop import Workshops
-from toolreason.types import Problem, Sampling, Source, StopReason, Trajectory
+from toolreason.types import Problem, Sampling, StopReason, Trajectory
 
 T = TypeVar("T")
 REMEMBERED = 256  # trajectories that can still be asked for by their id
-SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 120, 300, 600)
 
 
 class Busy(InfrastructureError):
@@ -51,31 +49,6 @@ class Served:
     strategy: Strategy[Any]
     settings: Settings
     writer: RunWriter | None = None
-
-
-@dataclass
-class Measures:
-    """What /metrics says. Names and units are Prometheus's."""
-
-    registry: CollectorRegistry = field(default_factory=CollectorRegistry)
-
-    def __post_init__(self) -> None:
-        given: Any = {"registry": self.registry}
-        self.requests = Counter("toolreason_requests", "Requests by how they ended", ["model", "end"], **given)
-        self.running = Gauge("toolreason_running", "Rollouts under way", **given)
-        self.waiting = Gauge("toolreason_waiting", "Requests that wait for a place", **given)
-        self.tokens = Counter("toolreason_tokens", "Tokens by who wrote them", ["source"], **given)
-        self.cells = Counter("toolreason_cells", "Cells by how they ended", ["outcome"], **given)
-        self.seconds = Histogram("toolreason_request_seconds", "Seconds of a request", ["model"], buckets=SECONDS, **given)
-        self.queued = Histogram("toolreason_queue_seconds", "Seconds that a request waited", buckets=SECONDS, **given)
-        self.first = Histogram("toolreason_first_token_seconds", "Seconds to the first text", buckets=SECONDS, **given)
-
-    def count(self, done: Trajectory) -> None:
-        for source in Source:
-            if tokens := done.tokens(source):
-                self.tokens.labels(source.value).inc(tokens)
-        for cell in done.cells:
-            self.cells.labels(cell.result.outcome.value).inc()
 
 
 class Desk:

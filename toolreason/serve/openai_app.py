@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import StreamingResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
-from toolreason.adapters.parts import Part, Splitter, parts
+from toolreason.adapters.parts import Part, parts
 from toolreason.errors import CapabilityError, InfrastructureError, InputError
 from toolreason.graphs.nodes import Event
 from toolreason.policies.base import Completion
+from toolreason.serve import openai_responses
 from toolreason.serve import openai_wire as wire
-from toolreason.serve.desk import Busy, Desk, Draining, Served, TooLong
+from toolreason.serve.desk import Desk, Served
 from toolreason.serve.guard import Guard
+from toolreason.serve.openai_http import (
+    STATUS,
+    begun,
+    error_body,
+    failed,
+    line,
+    misshapen,
+    refused,
+    reply,
+    streamed,
+    told_apart,
+    while_here,
+)
 from toolreason.serve.openai_stream import ChatStream, ResponseStream
 from toolreason.strategies.base import Settings, changed
 from toolreason.types import Sampling, Segment, Source, Trajectory, to_json
 
-T = TypeVar("T")
 BODY_BYTES = 8 << 20
 router = APIRouter()
 
@@ -41,50 +51,10 @@ def application(desk: Desk, *, keys: tuple[str, ...] = (), most_tokens: int | No
     app.add_middleware(Guard, token=keys, most_bytes=BODY_BYTES, shape=error_body)
     app.include_router(router)
     for kind, status in STATUS:
-        app.add_exception_handler(kind, _failed(status))
-    app.add_exception_handler(RequestValidationError, _misshapen)
-    app.add_exception_handler(HTTPException, _refused)
+        app.add_exception_handler(kind, failed(status))
+    app.add_exception_handler(RequestValidationError, misshapen)
+    app.add_exception_handler(HTTPException, refused)
     return app
-
-
-# errors, in the API's shape
-
-STATUS: tuple[tuple[type[Exception], int], ...] = (
-    (Busy, 429),
-    (Draining, 503),
-    (TooLong, 504),
-    (InputError, 400),
-    (InfrastructureError, 502),
-)
-KINDS = {400: "invalid_request_error", 401: "authentication_error", 404: "invalid_request_error", 429: "rate_limit_error"}
-
-
-def error_body(status: int, message: str) -> dict[str, Any]:
-    return {"error": {"message": message[:1000], "type": KINDS.get(status, "server_error"), "param": None, "code": None}}
-
-
-def reply(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    return Response(json.dumps(value), status, headers, "application/json")
-
-
-def _failed(status: int) -> Callable[[Request, Exception], Awaitable[Response]]:
-    async def handler(request: Request, error: Exception) -> Response:
-        headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, Busy) else None
-        return reply(error_body(status, str(error)), status, headers)
-
-    return handler
-
-
-async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return reply(error_body(error.status_code, str(error.detail)), error.status_code, dict(error.headers or {}))
-
-
-async def _misshapen(request: Request, error: Exception) -> Response:
-    """What is wrong and where; not the input, which may be long."""
-    assert isinstance(error, RequestValidationError)
-    faults = (f"{'.'.join(map(str, fault['loc'][1:]))}: {fault['msg']}" for fault in error.errors()[:5])
-    return reply(error_body(400, "; ".join(faults)), 400)
 
 
 # what the routes share
@@ -118,77 +88,6 @@ def settled(request: Request, model: Served, own: wire.Own, most: int | None) ->
 
 def sampled(asked: Any) -> Sampling:
     return Sampling(asked.temperature or 0.0, 1.0 if asked.top_p is None else asked.top_p, seed=asked.seed or 0)
-
-
-async def while_here(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Do the work, unless the client goes away: then it is cancelled, and nobody hears of it."""
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_gone(request))
-    try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise HTTPException(499, "the client has gone")
-        return task.result()
-    finally:
-        for one in (task, gone):
-            one.cancel()
-        await asyncio.wait((task, gone))
-
-
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-def streamed(events: AsyncIterator[str]) -> Response:
-    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return StreamingResponse(events, media_type="text/event-stream", headers=headers)
-
-
-def line(value: Any, event: str | None = None) -> str:
-    """A server-sent event."""
-    return (f"event: {event}\n" if event else "") + f"data: {json.dumps(value)}\n\n"
-
-
-async def told_apart(
-    request: Request, start: Callable[[Callable[[Event], None]], Coroutine[Any, Any, Trajectory]]
-) -> AsyncIterator[Part | Trajectory]:
-    """The parts of a rollout as they come, and in the end the rollout. Closing it, or a client that goes, ends the rollout."""
-    heard: asyncio.Queue[Event | None] = asyncio.Queue()
-    work = asyncio.ensure_future(start(heard.put_nowait))
-    gone = asyncio.ensure_future(_gone(request))  # the server itself would notice only when it sends the next piece
-    for one in (work, gone):
-        one.add_done_callback(lambda _: heard.put_nowait(None))
-    splitter = Splitter()
-    try:
-        while (event := await heard.get()) is not None:
-            for part in splitter.feed(event):
-                yield part
-        if not work.done():
-            return
-        done = work.result()
-        for part in splitter.finish():
-            yield part
-        yield done
-    finally:
-        for one in (work, gone):
-            one.cancel()
-        await asyncio.wait((work, gone))
-
-
-async def begun(parts: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    """The same, after its first: what is refused at once has an HTTP status, and not a broken stream."""
-    first = await anext(parts)
-
-    async def all_of_them() -> AsyncIterator[Any]:
-        try:
-            yield first
-            async for part in parts:
-                yield part
-        finally:
-            await parts.aclose()  # type: ignore[attr-defined]
-
-    return all_of_them()
 
 
 # routes
@@ -250,14 +149,14 @@ async def responses(request: Request, body: wire.ResponsesRequest, desk: AtDesk)
         raise InputError("no conversation is kept here: send its messages in `input`, without previous_response_id")
     answering = served(desk, body.model)
     settings = settled(request, answering, body.toolreason, body.max_output_tokens)
-    problem, sampling, created = wire.asked(uuid.uuid4().hex, wire.items(body)), sampled(body), time.time()
+    problem, sampling, created = wire.asked(uuid.uuid4().hex, openai_responses.items(body)), sampled(body), time.time()
 
     def start(on_event: Callable[[Event], None] | None = None) -> Coroutine[Any, Any, Trajectory]:
         return desk.answer(answering, problem, settings, sampling, on_event)
 
     if not body.stream:
         done = await while_here(request, start())
-        return reply(wire.response(f"resp_{done.id}", body.model, created, body, done, parts(done)))
+        return reply(openai_responses.response(f"resp_{done.id}", body.model, created, body, done, parts(done)))
     return streamed(_sent(ResponseStream(problem.id, body, created), await begun(told_apart(request, start))))
 
 

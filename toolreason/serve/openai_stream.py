@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from toolreason.adapters.parts import Part, joined
+from toolreason.serve import openai_responses
 from toolreason.serve import openai_wire as wire
 from toolreason.types import Trajectory
 
@@ -65,7 +66,7 @@ class ResponseStream:
             yield from self._closed()
             self._open = part
             self._parts.append(part)
-            item = wire.item(Part(part.kind, "", part.call_id), self._item_id) | {"status": "in_progress"}
+            item = openai_responses.item(Part(part.kind, "", part.call_id), self._item_id) | {"status": "in_progress"}
             item |= {"content": []} if part.kind != "call" else {}
             yield self._event("response.output_item.added", item=item)
             if part.kind == "text":
@@ -91,7 +92,7 @@ class ResponseStream:
         if (part := self._open) is None:
             return
         self._open = None
-        item = wire.item(part, self._item_id, result)
+        item = openai_responses.item(part, self._item_id, result)
         match part.kind:
             case "text":
                 yield self._event("response.output_text.done", **self._at, content_index=0, text=part.text, logprobs=[])
@@ -106,7 +107,7 @@ class ResponseStream:
         if not self._parts:
             yield from self._opened()
         yield from self._closed()
-        whole = wire.response(self._id, self._request.model, self._created, self._request, done, self._parts)
+        whole = openai_responses.response(self._id, self._request.model, self._created, self._request, done, self._parts)
         yield self._event("response.incomplete" if whole["status"] == "incomplete" else "response.completed", None, response=whole)
 
     def failed(self, error: dict[str, Any]) -> Iterator[Line]:
@@ -114,7 +115,7 @@ class ResponseStream:
         yield self._event("error", None, message=told["message"], code=told["type"], param=None)
 
     def _opened(self) -> Iterator[Line]:
-        empty = wire.response(self._id, self._request.model, self._created, self._request, None, [])
+        empty = openai_responses.response(self._id, self._request.model, self._created, self._request, None, [])
         yield self._event("response.created", None, response=empty)
         yield self._event("response.in_progress", None, response=empty)
 
@@ -126,7 +127,7 @@ class ResponseStream:
     @property
     def _item_id(self) -> str:
         last = max(place for place, part in enumerate(self._parts) if part.kind != "result")
-        return wire.item_id(self._parts[last], last)
+        return openai_responses.item_id(self._parts[last], last)
 
     @property
     def _at(self) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from toolreason.train.settings import HINTED, SftSettings
 from toolreason.types import Sampling, coerce_tuples
 
 BASE, CONTROL, START_0, START = "base", "control", "start-0", "start"
-LEARN, FRESH = "learn.jsonl", "fresh.jsonl"
+LEARN, FRESH, LOGS = "learn.jsonl", "fresh.jsonl", "logs"
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolreason.durable import acquire, release
-from toolreason.errors import InputError, SettingsError, SetupError
+from toolreason.errors import SettingsError, SetupError
 from toolreason.train import curves, rows, sft_files, sft_model, sft_report
 from toolreason.train.settings import SftSettings, identity
 from toolreason.train.sft_files import Manifest, Metrics
@@ -110,11 +110,7 @@ def held(out: Path, wanted: Manifest) -> Iterator[None]:
     if not sft_model.is_first():
         yield
         return
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = acquire(out)
-    except OSError as error:
-        raise InputError(f"cannot write to {out}: {error.strerror}; name another directory with --out") from error
+    lock = acquire(out)
     try:
         sft_files.settle(out, wanted)
         yield
