@@ -24,14 +24,13 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, NamedTuple
 
-import httpx
-
 from toolreason.policies.base import Completion, Finish, Policy
 from toolreason.policies.scripted import ScriptedPolicy
+from toolreason.serve.process import run
 from toolreason.strategies import prompts
 from toolreason.types import Problem, Sampling, Segment
 
-FIRST_S, NEXT_S = 0.05, 0.004
+FIRST_S, NEXT_S, SPREAD_S = 0.05, 0.004, 0.2
 TEXT = "".join(f"word{number} " for number in range(40))
 QUESTION = "What is six times seven?"
 
@@ -70,30 +69,46 @@ async def bare(policy: Policy, number: int) -> Timing:
     return Timing(first[0] - began, time.perf_counter() - began)
 
 
-async def asked(client: httpx.AsyncClient, number: int) -> Timing:
-    """One client of the endpoint."""
+async def asked(url: str, text: str | None) -> Timing:
+    """One client of the endpoint, on a bare socket: what a client's library costs is not ours. `text`: what it has to say."""
+    host, port = url.removeprefix("http://").split(":")
     body = {"model": "plain", "messages": [{"role": "user", "content": QUESTION}], "stream": True, "max_tokens": 256}
-    began, first, text = time.perf_counter(), 0.0, ""
-    async with client.stream("POST", "/v1/chat/completions", json=body) as answer:
-        assert answer.status_code == 200, await answer.aread()
-        async for line in answer.aiter_lines():
-            if line.startswith("data: {"):
-                for choice in json.loads(line[6:])["choices"]:
-                    text += choice["delta"].get("content", "")
-                first = first or (time.perf_counter() if text else 0.0)
-    assert text
-    return Timing(first - began, time.perf_counter() - began)
+    content, first = json.dumps(body).encode(), 0.0
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    began, received = time.perf_counter(), b""
+    reader, writer = await asyncio.open_connection(host, port)
+    writer.write(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content)
+    while piece := await reader.read(1 << 16):
+        received += piece
+        if not first and b'"content"' in received:
+            first = time.perf_counter()
+    ended = time.perf_counter()
+    writer.close()
+    assert first, received[:300]
+    assert text in (None, said(received))
+    return Timing(first - began, ended - began)
 
 
-async def load(one: Callable[[int], Awaitable[Timing]], clients: int, requests: int) -> tuple[list[Timing], float]:
-    """All timings, and requests a second: so many clients, each asking again as soon as it has its answer."""
+def said(received: bytes) -> str:
+    """The text in a stream of chunks."""
+    found = [json.loads(line[6:]) for line in received.decode().splitlines() if line.startswith("data: {")]
+    return "".join(choice["delta"].get("content", "") for chunk in found for choice in chunk["choices"]).strip()
+
+
+async def load(
+    one: Callable[[int], Awaitable[Timing]], clients: int, requests: int, spread: float = 0.0
+) -> tuple[list[Timing], float]:
+    """All timings, and requests a second: so many clients, each asking again as soon as it has its answer. They begin
+    spread over so many seconds (the time that an answer takes), so that they do not go on in step.
+    """
     left = iter(range(requests))
 
-    async def client() -> list[Timing]:
+    async def client(place: int) -> list[Timing]:
+        await asyncio.sleep(place / clients * spread)
         return [await one(number) for number in left]
 
     began = time.perf_counter()
-    found = await asyncio.gather(*(client() for _ in range(clients)))
+    found = await asyncio.gather(*(client(place) for place in range(clients)))
     return [timing for several in found for timing in several], requests / (time.perf_counter() - began)
 
 
@@ -101,12 +116,11 @@ def percentile(values: Sequence[float], share: int) -> float:
     return sorted(values)[min(len(values) - 1, round(share / 100 * (len(values) - 1)))]
 
 
-async def measured(policy: Policy, url: str, clients: int, requests: int) -> dict[str, float]:
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    async with httpx.AsyncClient(base_url=url, limits=limits, timeout=600) as http:
-        await load(lambda number: asked(http, number), clients, clients)  # connections are open
-        ours, rate = await load(lambda number: asked(http, number), clients, requests)
-    plain, bare_rate = await load(lambda number: bare(policy, number), clients, requests)
+async def measured(policy: Policy, url: str, clients: int, requests: int, spread: float) -> dict[str, float]:
+    text = TEXT.strip() if isinstance(policy, Timed) else None
+    await load(lambda number: asked(url, text), clients, clients)  # all is loaded
+    ours, rate = await load(lambda number: asked(url, text), clients, requests, spread)
+    plain, bare_rate = await load(lambda number: bare(policy, number), clients, requests, spread)
     added = {
         f"added_{name}_ms_p{share}": 1e3
         * (percentile([one[at] for one in ours], share) - percentile([one[at] for one in plain], share))
@@ -119,23 +133,20 @@ async def measured(policy: Policy, url: str, clients: int, requests: int) -> dic
 
 
 async def serve(spec: str | None) -> None:
-    """The endpoint, in a process of its own."""
-    import uvicorn
-
+    """The endpoint, in a process of its own, until it is asked to end."""
     from toolreason.policies import open_policy
     from toolreason.serve.desk import Desk, Served
     from toolreason.serve.guard import listen
     from toolreason.serve.openai_app import application
-    from toolreason.serve.process import address
+    from toolreason.serve.process import address, asked_to_end, until
     from toolreason.strategies.base import load as load_strategy
 
     policy = Timed() if spec is None else await open_policy(spec)
     plan = load_strategy("plain")
     desk = Desk({"plain": Served("plain", plan, plan.settings())}, policy, None, running=128, waiting=512)
-    with listen("127.0.0.1", 0, token=False) as listener:
+    with listen("127.0.0.1", 0, token=False) as listener, asked_to_end() as ending:
         print(address(listener), flush=True)
-        config = uvicorn.Config(application(desk), log_level="warning", access_log=False, ws="none")
-        await uvicorn.Server(config).serve(sockets=[listener])
+        await until(ending, application(desk), listener, lambda: desk.drain(0))
 
 
 @contextlib.contextmanager
@@ -157,7 +168,7 @@ async def main(options: argparse.Namespace) -> dict[str, Any]:
     with endpoint(options.policy) as url:
         for clients in options.clients:
             requests = max(options.requests, 2 * clients)
-            found[str(clients)] = await measured(policy, url, clients, requests)
+            found[str(clients)] = await measured(policy, url, clients, requests, options.spread)
             print(f"{clients} clients: {found[str(clients)]}", file=sys.stderr)
     await policy.aclose()
     machine = {"cores": os.cpu_count(), "python": platform.python_version(), "date": datetime.date.today().isoformat()}
@@ -171,13 +182,14 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 16, 128])
     parser.add_argument("--requests", type=int, default=400, help="of each number of clients; twice the clients at least")
+    parser.add_argument("--spread", type=float, default=SPREAD_S, help="seconds over which clients begin; 0: all at once, in step")
     parser.add_argument("--policy", help="a real policy instead, as for the commands")
     parser.add_argument("--quick", action="store_true", help="fewer requests")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.serve:
-        asyncio.run(serve(given.policy))
+        run(serve(given.policy))
         sys.exit()
     if given.quick:
         given.requests = 100

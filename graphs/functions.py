@@ -17,7 +17,8 @@ from toolreason import tokens
 from toolreason.errors import ProblemError
 from toolreason.functions import cells, turns
 from toolreason.graphs import splice
-from toolreason.graphs.nodes import TRY_AGAIN, Event, Nodes, view_of
+from toolreason.graphs.events import Event, emit
+from toolreason.graphs.nodes import TRY_AGAIN, Nodes, view_of
 from toolreason.graphs.state import RolloutContext, RolloutInput, RolloutOutput, RolloutState
 from toolreason.strategies import prompts
 from toolreason.strategies.base import Act, End, Strategy
@@ -30,10 +31,10 @@ DEFAULT = FunctionSettings()
 class FunctionNodes(Nodes[FunctionSettings]):
     """The shared nodes, with an environment in the session and a user who goes on."""
 
-    def route(self, state: RolloutState, runtime: Runtime[RolloutContext]) -> str:
+    async def route(self, state: RolloutState, runtime: Runtime[RolloutContext]) -> str:
         action = self.decide(view_of(state, runtime), self.settings)
         ended = action == End(StopReason.ANSWERED)
-        return "ask" if ended and _told(state) < len(_task(state).turns) else super().route(state, runtime)
+        return "ask" if ended and _told(state) < len(_task(state).turns) else await super().route(state, runtime)
 
     async def begin(self, state: RolloutState, runtime: Runtime[RolloutContext]) -> RolloutState:
         """Name the functions in the prompt."""
@@ -71,8 +72,8 @@ class FunctionNodes(Nodes[FunctionSettings]):
             after = Segment(Source.PROMPT, tokens.text_after(policy.decode, splice.history(segments), ids), ids)
         lost = sum(len(one.text) for one in state["segments"]) - sum(len(one.text) for one in segments)
         if lost:
-            runtime.stream_writer(Event(kind="cut", characters=lost))
-        runtime.stream_writer(Event(kind="text", source=after.source.value, text=after.text))
+            emit(runtime, Event(kind="cut", characters=lost))
+        emit(runtime, Event(kind="text", source=after.source.value, text=after.text))
         return {
             "segments": [*segments, after],
             "taken_back": splice.taken_back(state, segments),

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Sequence
 from contextvars import copy_context
 from dataclasses import dataclass, replace
-from typing import Any, Generic, TypedDict
+from typing import Any, Generic
 
 from langgraph.runtime import Runtime
 from langgraph.types import RetryPolicy
@@ -20,6 +20,7 @@ from langgraph.types import RetryPolicy
 from toolreason import formats
 from toolreason.errors import CapabilityError, PolicyError, SandboxError
 from toolreason.graphs import review, splice
+from toolreason.graphs.events import Event, emit
 from toolreason.graphs.state import RolloutContext, RolloutState, Unseen, trajectory
 from toolreason.policies.base import Completion
 from toolreason.strategies import prompts
@@ -32,21 +33,6 @@ CHANGED = "[a person changed the code before it ran, to:\n{code}\nwhich gave:]\n
 SEED_STRIDE = 1_009  # turns of one rollout draw with different seeds, rollouts with neighbouring seeds do not share them
 
 
-class Event(TypedDict, total=False):
-    """What the custom stream carries. kind: "text" (source, text), "call" (call_id, code), "result" (call_id, outcome, and the text
-    that the model reads of it) or "cut" (characters taken back from the end of what was streamed). A call that the sandbox failed
-    is announced again when it is tried again, with the same call_id.
-    """
-
-    kind: str
-    source: str
-    text: str
-    call_id: str
-    code: str
-    outcome: str
-    characters: int
-
-
 @dataclass(frozen=True)
 class Nodes(Generic[SettingsT]):
     """The nodes of one strategy. `wording` names its prompt, `written` the format that its faults are read by."""
@@ -57,7 +43,7 @@ class Nodes(Generic[SettingsT]):
     wording: str
     written: formats.Format
 
-    def route(self, state: RolloutState, runtime: Runtime[RolloutContext]) -> str:
+    async def route(self, state: RolloutState, runtime: Runtime[RolloutContext]) -> str:
         match self.decide(view_of(state, runtime), self.settings):
             case Think():
                 return "think"
@@ -109,7 +95,7 @@ class Nodes(Generic[SettingsT]):
         def on_text(text: str) -> None:
             nonlocal streamed
             streamed += len(text)
-            here.run(runtime.stream_writer, Event(kind="text", source=Source.MODEL.value, text=text))
+            here.run(emit, runtime, Event(kind="text", source=Source.MODEL.value, text=text))
 
         try:
             return await context.policy.sample(
@@ -121,7 +107,7 @@ class Nodes(Generic[SettingsT]):
                 on_text=on_text,
             )
         except PolicyError:
-            runtime.stream_writer(Event(kind="cut", characters=streamed))
+            emit(runtime, Event(kind="cut", characters=streamed))
             raise
 
     async def act(self, state: RolloutState, runtime: Runtime[RolloutContext]) -> RolloutState:
@@ -137,7 +123,7 @@ class Nodes(Generic[SettingsT]):
         done = cells(segments)
         call_id = f"{state['key']}:{len(done)}"
         decision = review.ask(code, call_id) if runtime.context.review else review.Decision(code)
-        runtime.stream_writer(Event(kind="call", call_id=call_id, code=code))
+        emit(runtime, Event(kind="call", call_id=call_id, code=code))
         started = time.perf_counter()
         if decision.code is None:
             result = CellResult(Outcome.REFUSED, error=decision.message)
@@ -155,7 +141,7 @@ class Nodes(Generic[SettingsT]):
                 code, changed = decision.code, CHANGED.format(code=decision.code.strip())
                 result = replace(result, stdout=f"{changed}{result.stdout}")
         _tell_cut(runtime, state, segments)  # not before: a call that fails is tried again from the same state
-        runtime.stream_writer(Event(kind="result", call_id=call_id, outcome=result.outcome.value, text=formats.feedback(result)))
+        emit(runtime, Event(kind="result", call_id=call_id, outcome=result.outcome.value, text=formats.feedback(result)))
         text = self.written.result(result, formats.tail(segments))
         cell = Cell(call_id, code, result)
         taken_back = splice.taken_back(state, segments)
@@ -234,10 +220,10 @@ def _tell_cut(runtime: Runtime[RolloutContext], state: RolloutState, kept: list[
     """Take back in the stream what was taken back from the segments."""
     lost = sum(len(segment.text) for segment in state["segments"]) - sum(len(segment.text) for segment in kept)
     if lost:
-        runtime.stream_writer(Event(kind="cut", characters=lost))
+        emit(runtime, Event(kind="cut", characters=lost))
 
 
 def _streamed(runtime: Runtime[RolloutContext], segment: Segment) -> Segment:
     """The segment, told to the stream."""
-    runtime.stream_writer(Event(kind="text", source=segment.source.value, text=segment.text))
+    emit(runtime, Event(kind="text", source=segment.source.value, text=segment.text))
     return segment

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 from toolreason.execution.base import Sessions
+from toolreason.graphs.events import Event
 from toolreason.policies.base import Finish, Policy
 from toolreason.tools.workshop import Workshop
 from toolreason.types import Problem, Sampling, Segment, StopReason, TakenBack, Tooling, Trajectory
@@ -71,6 +73,7 @@ class RolloutState(RolloutInput, total=False):
 class RolloutContext:
     """What a rollout runs with: given at run time, never stored. `sessions` may be None for strategies that run no code, `workshop`
     for those that have no library of tools. `review`: a person decides on each cell before it runs (`graphs.review`).
+    `on_event` is told what the custom stream would carry, which then does not; an engine's own thread may call it.
     """
 
     policy: Policy
@@ -78,6 +81,7 @@ class RolloutContext:
     sampling: Sampling = field(default_factory=Sampling)
     workshop: Workshop | None = None
     review: bool = False
+    on_event: Callable[[Event], Any] | None = None
 
 
 def trajectory(

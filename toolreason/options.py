@@ -9,20 +9,21 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from toolreason.errors import SettingsError
+from toolreason.types import adapter
 
 T = TypeVar("T")
 
 
 def parse(kind: type[T], values: dict[str, Any]) -> T:
     """Settings of this kind from texts or values. Raises SettingsError naming the key and what it takes."""
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     known = {one.name: str(one.type) for one in fields(kind)}  # type: ignore[arg-type]
     if unknown := sorted(values.keys() - known.keys()):
         raise SettingsError(f"no setting {unknown[0]!r}; there are: {', '.join(known)}")
     split = {key: value.split(",") for key, value in values.items() if isinstance(value, str) and "tuple" in known[key]}
     try:
-        return TypeAdapter(kind).validate_python(values | split)
+        return adapter(kind).validate_python(values | split)
     except ValidationError as error:
         first = error.errors()[0]
         place = str(first["loc"][0]) if first["loc"] else "settings"

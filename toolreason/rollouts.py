@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +15,7 @@ from langchain_core.runnables import RunnableConfig
 from toolreason import scaling
 from toolreason.errors import InfrastructureError, PolicyError, SandboxError
 from toolreason.execution.base import Sessions
-from toolreason.graphs.nodes import Event
+from toolreason.graphs.events import Event
 from toolreason.graphs.state import RolloutContext, RolloutState, trajectory
 from toolreason.policies.base import Policy
 from toolreason.strategies.base import Settings, Strategy, as_dict, load
@@ -49,17 +50,15 @@ async def rollout(
     """
     plan = load(strategy) if isinstance(strategy, str) else strategy
     chosen = settings if settings is not None else plan.settings()
-    context = RolloutContext(policy, sessions, _with_certainties(sampling or Sampling(), chosen), workshop)
+    told = _in_this_loop(on_event) if on_event is not None else _unheard
+    context = RolloutContext(policy, sessions, _with_certainties(sampling or Sampling(), chosen), workshop, on_event=told)
     state: RolloutState = {"problem": problem, "sample": sample, "key": key or uuid.uuid4().hex}
     graph = compiled(plan, chosen)
     config = RunnableConfig(recursion_limit=steps_of(chosen))
     failed: InfrastructureError | None = None
     try:
-        async for mode, event in graph.astream(dict(state), config, context=context, stream_mode=["custom", "values"]):
-            if mode == "values":
-                state = cast(RolloutState, event)
-            elif on_event is not None:
-                on_event(cast(Event, event))
+        async for values in graph.astream(dict(state), config, context=context, stream_mode="values"):
+            state = cast(RolloutState, values)
     except InfrastructureError as error:
         failed = error
     finally:
@@ -67,8 +66,25 @@ async def rollout(
     failed = failed or unreleased
     if failed is None:
         return state["trajectory"]
-    told = f"{type(failed).__name__}: {failed}"
-    return trajectory(state, context, plan.name, as_dict(chosen), StopReason.ABORTED, error=told)
+    why = f"{type(failed).__name__}: {failed}"
+    return trajectory(state, context, plan.name, as_dict(chosen), StopReason.ABORTED, error=why)
+
+
+def _unheard(event: Event) -> None:
+    """Nobody asked."""
+
+
+def _in_this_loop(on_event: Callable[[Event], None]) -> Callable[[Event], None]:
+    """The same, called in this event loop and in order, whichever thread tells."""
+    loop, home = asyncio.get_running_loop(), threading.get_ident()
+
+    def told(event: Event) -> None:
+        if threading.get_ident() == home:
+            on_event(event)
+        else:
+            loop.call_soon_threadsafe(on_event, event)
+
+    return told
 
 
 def failure(done: Trajectory) -> InfrastructureError:

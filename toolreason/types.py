@@ -10,10 +10,14 @@ turn tuples into lists, so every tuple field is coerced on birth.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Self, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 T = TypeVar("T")
 
@@ -450,23 +454,24 @@ def count_tokens(segments: Iterable[Segment], *sources: Source) -> int:
     return sum(len(segment.token_ids) for segment in segments if segment.source in wanted)
 
 
-_adapters: dict[Any, Any] = {}
+def adapter(kind: type[T]) -> TypeAdapter[T]:
+    """Pydantic's reader and writer of this type. Making one takes a millisecond."""
+    found: TypeAdapter[T] = _adapter(cast(Hashable, kind))
+    return found
 
 
-def _adapter(kind: Any) -> Any:
+@cache
+def _adapter(kind: Hashable) -> Any:
     from pydantic import TypeAdapter
 
-    if kind not in _adapters:
-        _adapters[kind] = TypeAdapter(kind)
-    return _adapters[kind]
+    return TypeAdapter(cast(Any, kind))
 
 
 def to_json(value: object) -> str:
     """One line of JSON. Lossless: lone surrogates, which JSON readers refuse, never occur in decoded text."""
-    return bytes(_adapter(type(value)).dump_json(value)).decode()
+    return bytes(adapter(type(value)).dump_json(value)).decode()
 
 
 def from_json(kind: type[T], text: str | bytes) -> T:
     """The inverse of `to_json`. Raises pydantic's `ValidationError`, a `ValueError`."""
-    result: T = _adapter(kind).validate_json(text)
-    return result
+    return adapter(kind).validate_json(text)

@@ -41,7 +41,7 @@ class Part:
 
 
 class Splitter:
-    """Takes the events of a rollout's stream (`graphs.nodes.Event`), gives the parts as soon as they are sure.
+    """Takes the events of a rollout's stream (`graphs.events.Event`), gives the parts as soon as they are sure.
 
     A call comes whole, when it is run. `finish` gives what was held back to the end.
     """

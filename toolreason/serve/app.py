@@ -110,7 +110,7 @@ HANDLERS: tuple[tuple[Any, Any], ...] = (
 )
 
 
-def the_leases(request: Request) -> Leases:
+async def the_leases(request: Request) -> Leases:  # async: a plain function would take a thread
     found: Leases = request.app.state.leases
     return found
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from toolreason.errors import InfrastructureError
 from toolreason.execution.base import Sessions
-from toolreason.graphs.nodes import Event
+from toolreason.graphs.events import Event
 from toolreason.policies.base import Policy
 from toolreason.rollouts import failure, rollout
 from toolreason.runs import RunWriter

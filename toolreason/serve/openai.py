@@ -17,7 +17,7 @@ from toolreason.errors import SettingsError
 from toolreason.execution.base import Sandbox
 from toolreason.runs import Manifest, RunWriter
 from toolreason.serve.guard import listen, token_of
-from toolreason.serve.process import address, asked_to_end, check, until
+from toolreason.serve.process import address, asked_to_end, check, run, until
 from toolreason.strategies.base import Settings, Strategy, as_dict
 from toolreason.types import Sampling
 
@@ -84,7 +84,7 @@ def serve(
     """
     check()
     with listen(host, port, token=bool(keys)) as listener:
-        asyncio.run(_serve(list(models), policy, sandbox, listener, keys, options or Options(), tell))
+        run(_serve(list(models), policy, sandbox, listener, keys, options or Options(), tell))
 
 
 async def _serve(

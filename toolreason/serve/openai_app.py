@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 
 from toolreason.adapters.parts import Part, parts
 from toolreason.errors import CapabilityError, InfrastructureError, InputError
-from toolreason.graphs.nodes import Event
+from toolreason.graphs.events import Event
 from toolreason.policies.base import Completion
 from toolreason.serve import openai_responses
 from toolreason.serve import openai_wire as wire
@@ -60,7 +60,7 @@ def application(desk: Desk, *, keys: tuple[str, ...] = (), most_tokens: int | No
 # what the routes share
 
 
-def the_desk(request: Request) -> Desk:
+async def the_desk(request: Request) -> Desk:  # async: a plain function would take a thread
     found: Desk = request.app.state.desk
     return found
 

@@ -12,9 +12,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import StreamingResponse
 from starlette.exceptions import HTTPException
 
-from toolreason.adapters.parts import Part, Splitter
+from toolreason.adapters.parts import Part, Splitter, joined
 from toolreason.errors import InfrastructureError, InputError
-from toolreason.graphs.nodes import Event
+from toolreason.graphs.events import Event
 from toolreason.serve.desk import Busy, Draining, TooLong
 from toolreason.types import Trajectory
 
@@ -91,16 +91,30 @@ def line(value: Any, event: str | None = None) -> str:
 async def told_apart(
     request: Request, start: Callable[[Callable[[Event], None]], Coroutine[Any, Any, Trajectory]]
 ) -> AsyncIterator[Part | Trajectory]:
-    """The parts of a rollout as they come, and in the end the rollout. Closing it, or a client that goes, ends the rollout."""
-    heard: asyncio.Queue[Event | None] = asyncio.Queue()
-    work = asyncio.ensure_future(start(heard.put_nowait))
+    """The parts of a rollout as they come, and in the end the rollout. Closing it, or a client that goes, ends the rollout.
+
+    What has come while the last part was sent is one part: a busy service sends longer pieces, not later ones.
+    """
+    heard: list[Event] = []
+    news = asyncio.Event()
+
+    def hear(event: Event) -> None:
+        heard.append(event)
+        news.set()
+
+    work = asyncio.ensure_future(start(hear))
     gone = asyncio.ensure_future(_gone(request))  # the server itself would notice only when it sends the next piece
     for one in (work, gone):
-        one.add_done_callback(lambda _: heard.put_nowait(None))
-    splitter = Splitter()
+        one.add_done_callback(lambda _: news.set())
+    splitter, ended = Splitter(), False
     try:
-        while (event := await heard.get()) is not None:
-            for part in splitter.feed(event):
+        while not ended:
+            await news.wait()
+            news.clear()
+            ended = work.done() or gone.done()
+            events = heard.copy()
+            heard.clear()
+            for part in joined(part for event in events for part in splitter.feed(event)):
                 yield part
         if not work.done():
             return

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections.abc import Callable
 from typing import Any
 
 from toolreason.execution import Limits, open_sandbox
 from toolreason.serve.guard import listen, token_of
-from toolreason.serve.process import address, asked_to_end, check, until
+from toolreason.serve.process import address, asked_to_end, check, run, until
 
 PORT = 8700
 
@@ -43,9 +42,7 @@ def serve(
         options.setdefault("idle_s", None)  # the service ends the idle ones
     opened = open_sandbox(sandbox, limits, max_sessions=most, **options)
     with listen(host, port, token=token is not None) as listener:
-        asyncio.run(
-            _serve(opened, listener, tell, token=token, max_sessions=most, wait_s=wait_s, idle_s=idle_s, max_file_mb=max_file_mb)
-        )
+        run(_serve(opened, listener, tell, token=token, max_sessions=most, wait_s=wait_s, idle_s=idle_s, max_file_mb=max_file_mb))
 
 
 async def _serve(sandbox: Any, listener: socket.socket, tell: Callable[[str], Any], **options: Any) -> None:

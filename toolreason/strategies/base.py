@@ -16,7 +16,7 @@ from toolreason.errors import SettingsError
 from toolreason.options import parse
 from toolreason.policies.base import Finish
 from toolreason.tokens import Decode, first
-from toolreason.types import Segment, Source, StopReason, TakenBack, cells, coerce_tuples, count_tokens
+from toolreason.types import Segment, Source, StopReason, TakenBack, adapter, cells, coerce_tuples, count_tokens
 from toolreason.verify import extract
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ def load(name: str) -> Strategy[Any]:
 
 def parse_settings(kind: type[SettingsT], pairs: Sequence[str]) -> SettingsT:
     """Settings from `key=value` texts. Raises SettingsError naming the field and what it takes."""
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     known = [one.name for one in fields(kind)]
     values: dict[str, str] = {}
@@ -241,7 +241,7 @@ def parse_settings(kind: type[SettingsT], pairs: Sequence[str]) -> SettingsT:
             raise SettingsError(f"{pair!r} is no key=value of {kind.__name__}; keys are: {', '.join(known)}")
         values[key] = value
     try:
-        return TypeAdapter(kind).validate_python(values)
+        return adapter(kind).validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"]) or kind.__name__
