@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Sequence
 from contextvars import copy_context
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import Any, Generic
 
 from langgraph.runtime import Runtime
@@ -30,7 +31,6 @@ from toolreason.types import Cell, CellResult, Outcome, ReferenceKind, Segment, 
 
 TRY_AGAIN = (RetryPolicy(initial_interval=0.2, max_attempts=3, retry_on=(PolicyError, SandboxError)),)
 CHANGED = "[a person changed the code before it ran, to:\n{code}\nwhich gave:]\n"
-SEED_STRIDE = 1_009  # turns of one rollout draw with different seeds, rollouts with neighbouring seeds do not share them
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Nodes(Generic[SettingsT]):
                 context.sampling,
                 max_tokens=view.left(self.settings),
                 stop=action.stops,
-                seed=context.sampling.seed * SEED_STRIDE + view.turns,
+                seed=seed_of(state, view.turns),
                 on_text=on_text,
             )
         except PolicyError:
@@ -175,6 +175,14 @@ class Nodes(Generic[SettingsT]):
         action: Action = self.decide(view_of(state, runtime), self.settings)
         assert isinstance(action, kind), f"the graph of {self.strategy!r} routes {action} to the node for {kind.__name__}"
         return action
+
+
+def seed_of(state: RolloutState, call: int) -> int:
+    """With what a rollout's call of the policy draws: its own for each problem, seed and call, 31 bits.
+
+    Problems that shared a seed would draw with the same numbers, and all go wrong, or right, together.
+    """
+    return int.from_bytes(sha256(f"{state['seed']}:{call}".encode("utf-8", "replace")).digest()[:4]) >> 1
 
 
 def view_of(state: RolloutState, runtime: Runtime[RolloutContext]) -> View:

@@ -18,7 +18,7 @@ from toolreason import formats
 from toolreason.errors import CapabilityError
 from toolreason.graphs import build as builds
 from toolreason.graphs import toolkit
-from toolreason.graphs.nodes import SEED_STRIDE, TRY_AGAIN, Nodes, spent, view_of
+from toolreason.graphs.nodes import TRY_AGAIN, Nodes, seed_of, spent, view_of
 from toolreason.graphs.state import Fault, RolloutContext, RolloutInput, RolloutOutput, RolloutState
 from toolreason.strategies import prompts
 from toolreason.strategies.base import Build, Strategy
@@ -120,7 +120,7 @@ class UctNodes(Nodes[UctSettings]):
             most_tokens=view_of(state, runtime).left(self.settings),
             critic=self.settings.critic,
         )
-        seed = context.sampling.seed * SEED_STRIDE + state["tooling"].tickets
+        seed = seed_of(state, -1 - state["tooling"].tickets)  # below 0: the rollout's own calls count from 0
         return await builds.run(ticket, given, error=fault["error"] if fault else "", seed=seed)
 
     def workshop(self, runtime: Runtime[RolloutContext]) -> Workshop:

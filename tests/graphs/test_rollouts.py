@@ -440,16 +440,18 @@ async def test_a_full_context_ends_the_rollout() -> None:
     assert len(done.token_ids) == 300
 
 
-async def test_each_turn_draws_with_a_seed_of_its_own_that_the_sampling_seed_decides(sessions: FakeSessions) -> None:
-    async def seeds(seed: int) -> list[int]:
+async def test_each_turn_draws_with_a_seed_of_its_own_that_sampling_seed_and_problem_decide(sessions: FakeSessions) -> None:
+    async def seeds(seed: int, problem: Problem = PROBLEM) -> list[int]:
         policy = ScriptedPolicy([CALL, CALL, "\\boxed{1}"])
         sampling = Sampling(temperature=1.0, seed=seed)
-        await rollout(PROBLEM, strategy="artist", policy=policy, sessions=sessions, sampling=sampling, settings=FENCED)
+        await rollout(problem, strategy="artist", policy=policy, sessions=sessions, sampling=sampling, settings=FENCED)
         return [call.seed for call in policy.calls]
 
     first, again, other = await seeds(1), await seeds(1), await seeds(2)
+    elsewhere = await seeds(1, Problem("another", PROBLEM.question))  # else all problems would go wrong, or right, together
     assert first == again
-    assert len({*first, *other}) == 6
+    assert len({*first, *other, *elsewhere}) == 9
+    assert all(0 <= seed < 1 << 31 for seed in (*first, *other, *elsewhere))
 
 
 MARKS = ["```\n", "```python\n", "```output\n", "```", "<python>", "</python>", "</answer>", "</think>", "<|im_end|>", "\\boxed{3}"]
