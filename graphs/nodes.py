@@ -103,7 +103,7 @@ class Nodes(Generic[SettingsT]):
                 context.sampling,
                 max_tokens=view.left(self.settings),
                 stop=action.stops,
-                seed=seed_of(state, view.turns),
+                seed=seed_of(view.seed, view.turns),
                 on_text=on_text,
             )
         except PolicyError:
@@ -177,12 +177,12 @@ class Nodes(Generic[SettingsT]):
         return action
 
 
-def seed_of(state: RolloutState, call: int) -> int:
-    """With what a rollout's call of the policy draws: its own for each problem, seed and call, 31 bits.
+def seed_of(rollout: str, call: int) -> int:
+    """With what a rollout's call of the policy draws: its own for each problem, seed (the `seed` of the state) and call; 31 bits.
 
     Problems that shared a seed would draw with the same numbers, and all go wrong, or right, together.
     """
-    return int.from_bytes(sha256(f"{state['seed']}:{call}".encode("utf-8", "replace")).digest()[:4]) >> 1
+    return int.from_bytes(sha256(f"{rollout}:{call}".encode("utf-8", "replace")).digest()[:4]) >> 1
 
 
 def view_of(state: RolloutState, runtime: Runtime[RolloutContext]) -> View:

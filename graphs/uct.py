@@ -120,7 +120,7 @@ class UctNodes(Nodes[UctSettings]):
             most_tokens=view_of(state, runtime).left(self.settings),
             critic=self.settings.critic,
         )
-        seed = seed_of(state, -1 - state["tooling"].tickets)  # below 0: the rollout's own calls count from 0
+        seed = seed_of(state["seed"], -1 - state["tooling"].tickets)  # below 0: the rollout's own calls count from 0
         return await builds.run(ticket, given, error=fault["error"] if fault else "", seed=seed)
 
     def workshop(self, runtime: Runtime[RolloutContext]) -> Workshop:
