@@ -29,7 +29,10 @@ image: setup engine ## the sandbox's container image
 model: setup ## the small model of the demo
 	@$(BIN)/toolreason models pull $(DEMO_MODEL)
 
-.PHONY: test-model
+.PHONY: test-model browser
+browser: # for the tests of the viewer's page
+	@scripts/chromium.sh >/dev/null
+
 test-model: setup
 	@$(BIN)/toolreason models pull $(TEST_MODEL)
 
@@ -39,7 +42,7 @@ vllm: ## a vLLM server for CPUs in .venv-vllm, for the integration tests
 demo: setup engine image model ## a small model solves a dozen problems with code that it runs in the sandbox
 	@$(ENGINE); $(BIN)/toolreason demo
 
-test: setup engine postgres image test-model vllm check ## everything: lint, types, all tests
+test: setup engine postgres browser image test-model vllm check ## everything: lint, types, all tests
 
 check: lint
 	@$(ENGINE); \

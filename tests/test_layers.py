@@ -33,6 +33,7 @@ LAYERS = (
     },
     {"compare"},
     {"train"},
+    {"view"},
     {"cli", "commands", "demo", "doctor", "__init__", "__main__"},  # `toolreason` itself hands out names from all floors
 )
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

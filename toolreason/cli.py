@@ -21,6 +21,7 @@ from toolreason.commands import (
     solve,
     tools,
     train,
+    view,
 )
 
 EXAMPLES = """A language model reasons with tools it runs in a sandbox, every token kept exactly as it was sampled.
@@ -39,6 +40,8 @@ Start with:
 
     toolreason compare problems.jsonl --out runs/compared
 
+    toolreason view runs
+
     toolreason serve
 
 Exit codes: 0 done, 1 something failed, 2 wrong input, 3 something is missing on this machine, 130 stopped by Ctrl-C.
@@ -53,6 +56,7 @@ app.command()(export.export)
 app.command()(demo.demo)
 app.command()(doctor.doctor)
 app.command()(serve.serve)
+app.command()(view.view)
 app.add_typer(curate.app, name="curate")
 app.add_typer(models.app, name="models")
 app.add_typer(sandbox.app, name="sandbox")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from toolreason.commands import common
+
+VIEW = "/view"
 
 
 def serve(
@@ -37,7 +39,8 @@ def serve(
     ] = None,
     drain: Annotated[float, typer.Option(min=0, help="Seconds that requests under way have to end, at SIGTERM or Ctrl-C.")] = 60.0,
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="DIR", help="Keep every trajectory: a run directory a model.")
+        Path | None,
+        typer.Option("--out", "-o", metavar="DIR", help="Keep every trajectory, a run directory a model; shown at /view/."),
     ] = None,
     sandbox: common.SandboxOption = "docker",
 ) -> None:
@@ -75,6 +78,17 @@ def serve(
         host=host,
         port=port,
         keys=keys_of(keys),
-        options=Options(concurrency, queue, timeout, most_tokens, drain, out),
+        options=Options(concurrency, queue, timeout, most_tokens, drain, out, *_viewer(out)),
         tell=common.say,
     )
+
+
+def _viewer(out: Path | None) -> tuple[dict[str, Any], frozenset[str]]:
+    """The pages over what is kept, and those of their paths that tell nothing."""
+    if out is None:
+        return {}, frozenset()
+    from toolreason.serve.process import check
+    from toolreason.view.app import application, open_files
+
+    check()
+    return {VIEW: application([out])}, open_files(VIEW)

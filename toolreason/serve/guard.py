@@ -7,7 +7,7 @@ import ipaddress
 import json
 import os
 import socket
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, MutableMapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -73,15 +73,22 @@ def plain(status: int, why: str) -> dict[str, Any]:
 
 
 class Guard:
-    """ASGI middleware. With a token (or several), every route but /health wants one as `Authorization: Bearer`, compared in
-    constant time.
+    """ASGI middleware. With a token (or several), every other route wants one as `Authorization: Bearer`, compared in
+    constant time; `open_to_all` are the routes that tell nothing.
 
     Without one the service is for this machine: a page in a browser, which can send requests here too, is told apart by its
     `Origin` and by the name it takes this machine for. A body of more than `most_bytes` is refused before it is read.
     """
 
-    def __init__(self, app: App, token: str | Sequence[str] | None, most_bytes: int, shape: Shape = plain) -> None:
-        self._app, self._most, self._shape = app, most_bytes, shape
+    def __init__(
+        self,
+        app: App,
+        token: str | Sequence[str] | None,
+        most_bytes: int,
+        shape: Shape = plain,
+        open_to_all: Collection[str] = OPEN_TO_ALL,
+    ) -> None:
+        self._app, self._most, self._shape, self._open = app, most_bytes, shape, open_to_all
         tokens = [token] if isinstance(token, str) else token or ()
         self._wanted = [b"bearer " + one.encode() for one in tokens]
 
@@ -89,7 +96,7 @@ class Guard:
         if scope["type"] != "http":  # the server's own start and end: it is told to speak no WebSocket
             return await self._app(scope, receive, send)
         headers = {name.lower(): value for name, value in scope["headers"]}
-        if scope["path"] not in OPEN_TO_ALL:
+        if scope["path"] not in self._open:
             if self._wanted and not self._known(headers.get(b"authorization", b"")):
                 why = "a bearer token is needed, and this is none or another"
                 return await self._refuse(send, 401, why, [(b"www-authenticate", b"Bearer")])

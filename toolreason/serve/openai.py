@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +39,8 @@ class Model:
 class Options:
     """How requests are taken. At most `running` rollouts at a time and `waiting` requests in line; `timeout_s` a request, its
     tokens at most `most_tokens`; `drain_s`: how long what is under way may take to end when the service does. `out`: every
-    trajectory is kept there, a run directory a model.
+    trajectory is kept there, a run directory a model. `mounts` are other applications by their path, `open_to_all` the paths that
+    need no key.
     """
 
     running: int = 32
@@ -48,6 +49,8 @@ class Options:
     most_tokens: int | None = None
     drain_s: float = 60.0
     out: Path | None = None
+    mounts: Mapping[str, Any] = field(default_factory=dict)
+    open_to_all: frozenset[str] = frozenset()
 
 
 def keys_of(file: Path | None) -> tuple[str, ...]:
@@ -127,9 +130,13 @@ async def _serve(
                 waiting=options.waiting,
                 timeout_s=options.timeout_s,
             )
-            app = application(desk, keys=keys, most_tokens=options.most_tokens)
+            app = application(
+                desk, keys=keys, most_tokens=options.most_tokens, mounts=options.mounts, open_to_all=options.open_to_all
+            )
             who = f"{len(keys)} API keys" if keys else "no API key"
             tell(f"serving {', '.join(served)} on {address(listener)}/v1 with {who}; Ctrl-C finishes what is under way")
+            for path in options.mounts:
+                tell(f"look at {address(listener)}{path}/")
 
             async def end() -> None:
                 with contextlib.suppress(asyncio.CancelledError):

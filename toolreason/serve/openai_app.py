@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import replace
 from typing import Annotated, Any
 
@@ -20,7 +20,7 @@ from toolreason.policies.base import Completion
 from toolreason.serve import openai_responses
 from toolreason.serve import openai_wire as wire
 from toolreason.serve.desk import Desk, Served
-from toolreason.serve.guard import Guard
+from toolreason.serve.guard import OPEN_TO_ALL, Guard
 from toolreason.serve.openai_http import (
     STATUS,
     begun,
@@ -42,14 +42,24 @@ BODY_BYTES = 8 << 20
 router = APIRouter()
 
 
-def application(desk: Desk, *, keys: tuple[str, ...] = (), most_tokens: int | None = None) -> FastAPI:
+def application(
+    desk: Desk,
+    *,
+    keys: tuple[str, ...] = (),
+    most_tokens: int | None = None,
+    mounts: Mapping[str, Any] | None = None,
+    open_to_all: frozenset[str] = frozenset(),
+) -> FastAPI:
     """A service over a desk, which stays the caller's. With `keys` clients have to show one of them. `most_tokens`: what a request
-    may ask for at most. It must run in the event loop in which the desk's parts were opened.
+    may ask for at most. `mounts` are other applications by their path, `open_to_all` the paths that need no key. It must run in the
+    event loop in which the desk's parts were opened.
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.state.desk, app.state.most_tokens = desk, most_tokens
-    app.add_middleware(Guard, token=keys, most_bytes=BODY_BYTES, shape=error_body)
+    app.add_middleware(Guard, token=keys, most_bytes=BODY_BYTES, shape=error_body, open_to_all=OPEN_TO_ALL | open_to_all)
     app.include_router(router)
+    for path, other in (mounts or {}).items():
+        app.mount(path, other)
     for kind, status in STATUS:
         app.add_exception_handler(kind, failed(status))
     app.add_exception_handler(RequestValidationError, misshapen)
