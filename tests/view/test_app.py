@@ -49,12 +49,12 @@ def test_a_run_that_begins_later_is_found(here: Path) -> None:
     assert "runs/new" in asked.get("/api/places").json()["runs"]
 
 
-@pytest.mark.parametrize("name", ["../elsewhere/secret", "/etc/passwd", "runs/link/secret", "", "runs/hinted/../plain", "\x00"])
-@pytest.mark.parametrize("route", ["run", "list", "trajectory", "tokens", "training", "library"])
-def test_what_is_not_among_the_places_cannot_be_asked_for(here: Path, route: str, name: str) -> None:
-    answer = client(here).get(f"/api/{route}", params={"name": name, "place": 0})
-    assert answer.status_code == 404
-    assert set(answer.json()) == {"error"}
+def test_what_is_not_among_the_places_cannot_be_asked_for(here: Path) -> None:
+    asked = client(here)
+    for name in ("../elsewhere/secret", "/etc/passwd", "runs/link/secret", "", "runs/hinted/../plain", "\x00"):
+        for route in ("run", "list", "trajectory", "tokens", "training", "library"):
+            answer = asked.get(f"/api/{route}", params={"name": name, "place": 0})
+            assert (answer.status_code, set(answer.json())) == (404, {"error"}), (route, name)
 
 
 def test_a_list_a_trajectory_and_its_tokens(here: Path) -> None:
@@ -69,6 +69,21 @@ def test_a_list_a_trajectory_and_its_tokens(here: Path) -> None:
     assert "".join(text for part in strip["segments"] for _, text, _ in part["tokens"]).startswith("What is b?")
     same = asked.get("/api/same", params={"problem": "b"}).json()["rows"]
     assert [row["run"] for row in same] == ["runs/hinted", "runs/plain"]
+
+
+def test_what_no_list_can_hold_is_refused(here: Path) -> None:
+    asked = client(here)
+    for wrong in ({"place": -1}, {"place": 1 << 70}, {"start": -5}, {"tokens": 1 << 70}, {"sort": "no such"}, {"calls": "x"}):
+        route = "trajectory" if "place" in wrong else "list"
+        assert asked.get(f"/api/{route}", params={"name": "runs/hinted", **wrong}).status_code == 422, wrong
+
+
+def test_a_run_that_is_taken_away_breaks_nothing(here: Path) -> None:
+    asked = client(here)
+    where = {"name": "runs/hinted", "place": 0}
+    assert asked.get("/api/trajectory", params=where).status_code == 200
+    (here / "runs" / "hinted" / "trajectories.jsonl").unlink()
+    assert asked.get("/api/trajectory", params=where).status_code == 404
 
 
 def test_two_runs_are_compared_over_what_both_have(here: Path) -> None:

@@ -47,6 +47,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     package = ToolPackage(
         "add", HOSTILE[:200], "def add(a, b):\n    return a + b  # " + HOSTILE.split("\x1b")[0], "def test_it():\n    pass\n"
     )
+
     async def fill() -> None:
         async with open_library(str(here / "tools.sqlite")) as library:
             await library.add(package)

@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import Depends, FastAPI, Request, Response
+from fastapi import FastAPI, Query, Request, Response
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 
@@ -37,23 +37,27 @@ HEADERS = {
 PAGE = 100
 
 
-class Listed(BaseModel):
-    """What a list is asked for: `index.Filters`, and from which row on."""
+Count = Annotated[int, Field(ge=0, lt=1 << 62)]  # what a column of the list can hold
 
+
+class Listed(BaseModel):
+    """What a list is asked for: the run, `index.Filters`, and from which row on."""
+
+    name: str
     verdict: str = ""
     strategy: str = ""
     stop: str = ""
     problem: str = ""
     text: str = ""
-    calls: int = 0
-    tokens: int = 0
+    calls: Count = 0
+    tokens: Count = 0
     errors: bool = False
     sort: Sort = "place"
     down: bool = False
-    start: int = Field(0, ge=0)
+    start: Count = 0
 
     def filters(self) -> Filters:
-        return Filters(**self.model_dump(exclude={"start"}))
+        return Filters(**self.model_dump(exclude={"name", "start"}))
 
 
 def open_files(prefix: str = "") -> frozenset[str]:
@@ -97,9 +101,11 @@ def application(
         response.headers.update(HEADERS)
         return response
 
-    @app.exception_handler(ToolreasonError)
     async def failed(request: Request, error: Exception) -> Response:
         return reply({"error": harmless(str(error)[:2000])}, 404 if isinstance(error, InputError) else 502)
+
+    for kind in (ToolreasonError, OSError):  # a run may be moved or taken away while it is looked at
+        app.add_exception_handler(kind, failed)
 
     _add_pages(app)
     _add_runs(app, shelves)
@@ -135,20 +141,20 @@ def _add_runs(app: FastAPI, shelves: Shelves) -> None:
         return reply(pages.card(index, path))
 
     @app.get("/api/list")
-    def rows(name: str, asked: Annotated[Listed, Depends()]) -> Response:
-        index, _ = shelves.run(name)
+    def rows(asked: Annotated[Listed, Query()]) -> Response:
+        index, _ = shelves.run(asked.name)
         progress = index.refresh()
         count, found = index.page(asked.filters(), asked.start, PAGE)
-        told = {"count": count, "rows": harmless(found), "facets": harmless(index.facets()), "progress": asdict(progress)}
-        return reply(told)
+        facets = harmless(index.facets()) if asked.start == 0 else None
+        return reply({"count": count, "rows": harmless(found), "facets": facets, "progress": asdict(progress)})
 
     @app.get("/api/trajectory")
-    def trajectory(name: str, place: int) -> Response:
+    def trajectory(name: str, place: Count) -> Response:
         index, _ = shelves.run(name)
         return reply(detail.detail(index.trajectory(place)))
 
     @app.get("/api/tokens")
-    def strip(name: str, place: int) -> Response:
+    def strip(name: str, place: Count) -> Response:
         index, _ = shelves.run(name)
         one = index.trajectory(place)
         return reply(detail.tokens(one, detail.decoder(one.policy, shelves.tokenizer)))

@@ -7,7 +7,6 @@ from typing import Any, TypeVar, cast
 
 from toolreason.render import visible
 
-
 T = TypeVar("T")
 
 

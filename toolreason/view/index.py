@@ -98,7 +98,8 @@ class Index:
             lines.seek(0)
             head = sha256(lines.read(min(HEAD, about.get("head_size", 0)))).hexdigest()
             if about.get("done", 0) > size or head != about.get("head", head):
-                database.executescript("DELETE FROM about; DELETE FROM rows; DELETE FROM said;")
+                for table in ("about", "rows", "said"):
+                    database.execute(f"DELETE FROM {table}")
                 about = {}
             done, damaged = about.get("done", 0), about.get("damaged", 0)
             lines.seek(done)
@@ -150,16 +151,22 @@ class Index:
 
     def trajectory(self, place: int) -> Trajectory:
         """One of the list by its place. Raises InputError where there is none, or it cannot be read."""
-        with self._lock, self._database() as database:
-            found = database.execute("SELECT size FROM rows WHERE place = ?", [place]).fetchone()
+        found = self._size(place)
+        if found is None and self.refresh(10.0):  # asked for before its list was
+            found = self._size(place)
         if found is None:
             raise InputError("there is no such trajectory in this run, or it was collected again: go back to the list")
         with self._file.open("rb") as lines:
             lines.seek(place)
             try:
-                return from_json(Trajectory, lines.read(found["size"]))
+                return from_json(Trajectory, lines.read(found))
             except ValueError as error:
                 raise InputError(f"this line of {runs.TRAJECTORIES} is damaged: {str(error).splitlines()[0]}") from error
+
+    def _size(self, place: int) -> int | None:
+        with self._lock, self._database() as database:
+            found = database.execute("SELECT size FROM rows WHERE place = ?", [place]).fetchone()
+        return None if found is None else int(found["size"])
 
     def close(self) -> None:
         with self._lock:
