@@ -30,7 +30,7 @@ ANSWER = "So \\boxed{42}."
 
 
 class Answering(ScriptedPolicy):
-    """Calls Python once, then answers; says `slow` things slowly, fails at `broken` ones, and counts who went away."""
+    """Calls Python once, then answers; says `slow` things slowly and `silent` ones not at all, fails at `broken` ones, and counts who went away."""
 
     def __init__(self) -> None:
         super().__init__([])
@@ -46,8 +46,8 @@ class Answering(ScriptedPolicy):
         asked = segments[0].text
         if "broken" in asked:
             raise PolicyError("the engine is down")
-        if "slow" in asked:
-            if kwargs.get("on_text"):
+        if "slow" in asked or "silent" in asked:
+            if kwargs.get("on_text") and "slow" in asked:
                 kwargs["on_text"]("Well, let me think about that for quite a while. ")
             try:
                 await asyncio.sleep(5)

@@ -216,6 +216,16 @@ def test_a_client_that_goes_away_ends_its_rollout_and_its_session(served: Endpoi
     assert served.desk.measures.registry.get_sample_value("toolreason_running") == 0
 
 
+def test_a_client_that_goes_before_the_first_text_of_a_stream_is_no_failure(served: Endpoint, caplog: pytest.LogCaptureFixture) -> None:
+    before = served.policy.cancelled
+    silent: list[Any] = [{"role": "user", "content": "A silent one?"}]
+    with pytest.raises(openai.APITimeoutError):
+        client(served, timeout=0.3).chat.completions.create(model="reasoner", messages=silent, stream=True)
+    until(lambda: served.policy.cancelled == before + 1)
+    until(lambda: served.desk.measures.registry.get_sample_value("toolreason_running") == 0)
+    assert not [record for record in caplog.records if record.exc_info]
+
+
 def test_a_full_queue_says_when_to_come_again() -> None:
     with endpoint(running=1, waiting=1) as one, ThreadPoolExecutor(4) as pool:
         asks = [pool.submit(lambda: client(one).chat.completions.create(model="plain", messages=SLOW)) for _ in range(2)]

@@ -130,7 +130,10 @@ async def told_apart(
 
 async def begun(parts: AsyncIterator[Any]) -> AsyncIterator[Any]:
     """The same, after its first: what is refused at once has an HTTP status, and not a broken stream."""
-    first = await anext(parts)
+    try:
+        first = await anext(parts)
+    except StopAsyncIteration:
+        raise HTTPException(499, "the client has gone") from None
 
     async def all_of_them() -> AsyncIterator[Any]:
         try:
