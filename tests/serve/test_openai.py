@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import re
 import signal
@@ -216,13 +217,16 @@ def test_a_client_that_goes_away_ends_its_rollout_and_its_session(served: Endpoi
     assert served.desk.measures.registry.get_sample_value("toolreason_running") == 0
 
 
-def test_a_client_that_goes_before_the_first_text_of_a_stream_is_no_failure(served: Endpoint, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_client_that_goes_before_the_first_text_is_no_failure(served: Endpoint, caplog: pytest.LogCaptureFixture) -> None:
+    logging.getLogger("uvicorn").addHandler(caplog.handler)
     before = served.policy.cancelled
     silent: list[Any] = [{"role": "user", "content": "A silent one?"}]
     with pytest.raises(openai.APITimeoutError):
         client(served, timeout=0.3).chat.completions.create(model="reasoner", messages=silent, stream=True)
     until(lambda: served.policy.cancelled == before + 1)
     until(lambda: served.desk.measures.registry.get_sample_value("toolreason_running") == 0)
+    until(lambda: served.box.open == 0)
+    logging.getLogger("uvicorn").removeHandler(caplog.handler)
     assert not [record for record in caplog.records if record.exc_info]
 
 
