@@ -30,7 +30,7 @@ ANSWER = "So \\boxed{42}."
 
 
 class Answering(ScriptedPolicy):
-    """Calls Python once, then answers; says `slow` things slowly, nothing when `silent`, fails at `broken` ones; counts who left."""
+    """Calls Python once, then answers; says `slow` things slowly, nothing when `silent`, fails at `broken`, counts who left."""
 
     def __init__(self) -> None:
         super().__init__([])
