@@ -18,7 +18,7 @@ from typing import Any, Generic
 from langgraph.runtime import Runtime
 from langgraph.types import RetryPolicy
 
-from toolreason import formats
+from toolreason import formats, tracing
 from toolreason.errors import CapabilityError, PolicyError, SandboxError
 from toolreason.graphs import review, splice
 from toolreason.graphs.events import Event, emit
@@ -98,7 +98,8 @@ class Nodes(Generic[SettingsT]):
             here.run(emit, runtime, Event(kind="text", source=Source.MODEL.value, text=text))
 
         try:
-            return await context.policy.sample(
+            completion: Completion = await tracing.sample(
+                context.policy,
                 view.segments,
                 context.sampling,
                 max_tokens=view.left(self.settings),
@@ -109,6 +110,7 @@ class Nodes(Generic[SettingsT]):
         except PolicyError:
             emit(runtime, Event(kind="cut", characters=streamed))
             raise
+        return completion
 
     async def act(self, state: RolloutState, runtime: Runtime[RolloutContext]) -> RolloutState:
         action = self.action(state, runtime, Act)
@@ -129,7 +131,8 @@ class Nodes(Generic[SettingsT]):
             result = CellResult(Outcome.REFUSED, error=decision.message)
         else:
             files = await core.install(sessions, state["key"], state["problem"].attachments)
-            result = await sessions.run(
+            result = await tracing.execute(
+                sessions,
                 state["key"],
                 call_id,
                 decision.code,

@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parent.parent / "toolreason"
 
 LAYERS = (
     {"types", "errors"},
-    {"tokens", "durable", "options", "charts", "attachments"},
+    {"tokens", "durable", "options", "charts", "attachments", "tracing"},
     {"formats", "hints", "policies", "execution", "tools", "verify", "models", "modelfiles", "problems", "sources", "functions"},
     {"strategies"},
     {"graphs"},

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from langchain_core.runnables import RunnableConfig
 
-from toolreason import scaling
+from toolreason import scaling, tracing
 from toolreason.errors import InfrastructureError, PolicyError, SandboxError
 from toolreason.execution.base import Sessions
 from toolreason.graphs.events import Event
@@ -53,21 +53,26 @@ async def rollout(
     told = _in_this_loop(on_event) if on_event is not None else _unheard
     context = RolloutContext(policy, sessions, _with_certainties(sampling or Sampling(), chosen), workshop, on_event=told)
     state: RolloutState = {"problem": problem, "sample": sample, "key": key or uuid.uuid4().hex}
-    graph = compiled(plan, chosen)
-    config = RunnableConfig(recursion_limit=steps_of(chosen))
-    failed: InfrastructureError | None = None
+    with tracing.rollout(plan.name, policy.name, context.sampling, as_dict(chosen), state["key"]) as span:
+        done = await _run(plan, chosen, context, state)
+        tracing.ended(span, done)
+    return done
+
+
+async def _run(plan: Strategy[Any], settings: Settings, context: RolloutContext, state: RolloutState) -> Trajectory:
+    """The graph from this state to its end, or to where a part failed for good."""
+    config, failed = RunnableConfig(recursion_limit=steps_of(settings)), None
     try:
-        async for values in graph.astream(dict(state), config, context=context, stream_mode="values"):
+        async for values in compiled(plan, settings).astream(dict(state), config, context=context, stream_mode="values"):
             state = cast(RolloutState, values)
     except InfrastructureError as error:
         failed = error
     finally:
-        unreleased = await _release(sessions, state["key"])
-    failed = failed or unreleased
-    if failed is None:
+        unreleased = await _release(context.sessions, state["key"])
+    if (why := failed or unreleased) is None:
         return state["trajectory"]
-    why = f"{type(failed).__name__}: {failed}"
-    return trajectory(state, context, plan.name, as_dict(chosen), StopReason.ABORTED, error=why)
+    told = f"{type(why).__name__}: {why}"
+    return trajectory(state, context, plan.name, as_dict(settings), StopReason.ABORTED, error=told)
 
 
 def _unheard(event: Event) -> None:

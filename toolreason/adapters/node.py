@@ -9,6 +9,7 @@ from typing import Any, Self
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import merge_configs
 
+from toolreason import tracing
 from toolreason.adapters import messages
 from toolreason.adapters.background import background
 from toolreason.adapters.live import DEFAULT_POLICY, Live, planned
@@ -17,7 +18,7 @@ from toolreason.execution.base import Sandbox
 from toolreason.graphs.state import RolloutContext
 from toolreason.policies.base import Policy
 from toolreason.rollouts import compiled, steps_of
-from toolreason.strategies.base import Settings, Strategy
+from toolreason.strategies.base import Settings, Strategy, as_dict
 from toolreason.types import Problem, Sampling, Trajectory
 
 Read = Callable[[Any], Problem | str]
@@ -55,7 +56,9 @@ class Reasoner(Runnable[Any, dict[str, Any]]):
         context = RolloutContext(parts.policy, parts.sessions, self.sampling, parts.workshop, self.review)
         mine = merge_configs(config, RunnableConfig(recursion_limit=steps_of(self.settings)))
         try:
-            done = await self.graph.ainvoke({"problem": problem, "key": key}, mine, context=context)
+            with tracing.rollout(self.strategy.name, parts.policy.name, self.sampling, as_dict(self.settings), key) as span:
+                done = await self.graph.ainvoke({"problem": problem, "key": key}, mine, context=context)
+                tracing.ended(span, done["trajectory"])
         finally:  # a session that waits for a person is given back too: its cells are run again when it goes on
             if parts.sessions is not None:
                 await parts.sessions.release(key)

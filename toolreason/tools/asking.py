@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 
-from toolreason import tokens
+from toolreason import tokens, tracing
 from toolreason.policies.base import Completion, Finish, Message, Policy
 from toolreason.types import Sampling, Segment, Source, StopReason, Trajectory
 from toolreason.verify import extract
@@ -48,7 +48,7 @@ async def ask(
     before = [prompt]
     if lead and policy.exact:
         before.append(Segment(Source.HINT, lead, policy.encode(lead)))
-    completion = await policy.sample(before, sampling, max_tokens=max_tokens, seed=seed)
+    completion = await tracing.sample(policy, before, sampling, max_tokens=max_tokens, seed=seed)
     return Trajectory(
         id=uuid.uuid4().hex,
         problem_id=problem_id,
