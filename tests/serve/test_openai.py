@@ -310,6 +310,9 @@ def test_the_command_finishes_what_is_under_way_and_keeps_it(tmp_path: Path, num
         done = asking.chat.completions.create(model="plain", messages=ASK)
         assert done.choices[0].message.content == "Hello there."
         asking.close()
+        assert [httpx.get(f"{url}/view/{name}").status_code for name in ("", "main.js", "api/places")] == [200, 200, 401]
+        shown = httpx.get(f"{url}/view/api/places", headers={"Authorization": f"Bearer {'k' * 20}"})
+        assert shown.json()["runs"] == ["out/plain"]
         process.send_signal(number)
         assert process.wait(30) == 0
     kept = list(runs.read(tmp_path / "out" / "plain"))
