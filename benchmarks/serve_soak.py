@@ -4,9 +4,10 @@
 
 The real service runs in a process of its own, with keys, a bounded queue and the real sandbox; a script is its policy, which writes
 the code that the question asks for, reads its output and answers. Each honest question has numbers of its own, so that an answer
-from another's session shows. Every few seconds one of the service's containers is killed from outside; an honest request may then
-end as 502, and these are counted. Watched: memory, descriptors and threads of the service, its containers, what it says that runs
-and waits. Exit code 1 if an answer was wrong, a request got a status that it should not get, memory grew, or anything was left.
+from another's session shows. Every few seconds a session's process, or the service's whole container, is killed from outside; an
+honest request that this hits may end as 502 or without a number, and these are counted; a number that is not its own is always
+wrong. Watched: memory, descriptors, threads and tasks of the service, its containers, sessions in use, what it says that runs and
+waits. Exit code 1 if an answer was wrong, a request got a status that it should not get, memory grew, or anything was left.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import signal
 import statistics
 import subprocess
@@ -29,6 +31,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import docker
 import httpx
 from rich.console import Console
 from rich.progress import Progress
@@ -41,9 +44,19 @@ from toolreason.serve.openai import Model, Options, serve
 from toolreason.strategies.base import changed, load
 from toolreason.types import Sampling, Segment, Source
 
+INSIDE = "/inside"
+LEAKS = ("running", "waiting", "sessions", "rollouts")  # what must be 0 when all is answered
 KEY = "soak-" + "k" * 32
-RUNNING, WAITING = 32, 16
+RUNNING, WAITING = 32, 8  # fewer than the clients: some are told to come again
 GROWTH_MB = 40.0  # that memory may grow by, from the first quarter to the last
+LAST = 4  # requests that are under way when it is told to end
+KILL_S, RECOVERY_S = 5.0, 5.0  # a kill so often; so long after its container's a request may still fail for it
+BOXED = re.compile(r"So \\boxed\{(.*?)\}\.")
+KILL_ONE = """
+import os, random
+there = [int(name) for name in os.listdir('/proc') if name.isdigit() and os.stat('/proc/' + name).st_uid]
+os.kill(random.choice(there), 9)  # fails, and is not counted, where no session has one
+"""
 HOSTILE = {
     "exit": "import os\nos._exit(1)",
     "kill": "import os, signal\nos.kill(os.getppid(), 9)\nos.kill(os.getpid(), 9)",
@@ -89,11 +102,23 @@ class Watch:
         self.rows.append(row | {"descriptors": float(len(os.listdir(f"/proc/{self.pid}/fd")))} | said)
 
     def growth(self, name: str) -> float:
-        """From the first quarter (after the warm-up, a tenth) to the last, by medians."""
-        rows = self.rows[len(self.rows) // 10 :]
+        """From the first quarter (after the warm-up) to the last, by medians."""
+        rows = self.warm()
         quarter = max(1, len(rows) // 4)
         first, last = ([row[name] for row in part] for part in (rows[:quarter], rows[-quarter:]))
         return statistics.median(last) - statistics.median(first)
+
+    def slope(self, name: str) -> float:
+        """An hour's growth at the pace of what was seen after the warm-up, by least squares."""
+        rows = self.warm()
+        if len({row["s"] for row in rows}) < 2:
+            return 0.0
+        return 3600 * statistics.linear_regression([row["s"] for row in rows], [row[name] for row in rows]).slope
+
+    def warm(self) -> list[dict[str, float]]:
+        """Without the warm-up: three minutes, or a fifth. Nor the last row, where nothing runs any more."""
+        rows = self.rows[:-1] or self.rows
+        return [row for row in rows if row["s"] >= min(180.0, 0.2 * rows[-1]["s"])]
 
 
 @dataclass
@@ -101,14 +126,21 @@ class Soak:
     url: str
     ends: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
-    kills: int = 0
+    kills: Counter[str] = field(default_factory=Counter)
     last_kill: float = -100.0
+    last_container: float = -100.0
     honest: list[float] = field(default_factory=list)  # seconds
+    wrong: int = 0
+    hit: int = 0  # by a kill
 
     def fault(self, what: str) -> None:
         self.ends["fault"] += 1
         if len(self.faults) < 20:
             self.faults.append(what[:300])
+
+    def excused(self, began: float) -> bool:
+        """Whether a kill may have hit what began then: while it ran, or a container's shortly before."""
+        return self.last_kill > began or self.last_container > began - RECOVERY_S
 
     def count(self, kind: str, status: int, allowed: Sequence[int]) -> None:
         self.ends[f"{kind} {status}"] += 1
@@ -123,18 +155,38 @@ class Soak:
         body: dict[str, Any] = {"model": "reasoner", "stream": stream}
         body |= {"input": question} if responses else {"messages": [{"role": "user", "content": question}]}
         answer = await http.post("/v1/responses" if responses else "/v1/chat/completions", json=body)
-        allowed = [200, 429] + ([502] if began - self.last_kill < 5 or self.last_kill > began else [])
-        self.count("honest", answer.status_code, allowed)
-        if answer.status_code != 200:
+        self.judge("honest", answer.status_code, answer.text, left * right, began)
+        if answer.status_code == 429:
+            if not answer.headers.get("retry-after", "").isdigit():
+                self.fault("a full queue did not say when to come again")
+            await asyncio.sleep(draw.random())
+
+    def judge(self, kind: str, status: int, text: str, wanted: int, began: float) -> None:
+        """An honest answer. Another's number is wrong, whatever was killed; none at all is what a kill may do."""
+        excused = self.excused(began)
+        self.count(kind, status, [200, 429, 502] if excused else [200, 429])
+        if status != 200:
+            self.hit += status == 502 and excused
             return
         self.honest.append(time.monotonic() - began)
-        wanted = f"{{{left * right}}}"
-        if wanted in answer.text or wanted in told(answer.text):
+        found = BOXED.findall(told(text))
+        if found == [str(wanted)]:
             self.ends["right"] += 1
-        elif self.last_kill > began - 5:
-            self.ends["after a kill"] += 1
+        elif any(one.lstrip("-").isdigit() for one in found):
+            self.wrong += 1
+            self.fault(f"wrong: {wanted} wanted, {found} found, {text[-200:]}")
+        elif excused:
+            self.hit += 1
         else:
-            self.fault(f"wrong: {left} * {right}, {answer.text[-300:]}")
+            self.ends["unanswered"] += 1
+            self.fault(f"unanswered: {wanted} wanted, {found} found, {text[-200:]}")
+
+    async def last(self, http: httpx.AsyncClient) -> None:
+        """One that is under way when the service is told to end: it is answered."""
+        began = time.monotonic()
+        body = {"model": "reasoner", "messages": [{"role": "user", "content": "ask: long"}]}
+        answer = await http.post("/v1/chat/completions", json=body)
+        self.judge("last", answer.status_code, answer.text, 1, began)
 
     async def hostile(self, http: httpx.AsyncClient, draw: random.Random) -> None:
         body = {"model": "reasoner", "messages": [{"role": "user", "content": f"ask: {draw.choice(list(HOSTILE))}"}]}
@@ -144,10 +196,13 @@ class Soak:
     async def leaving(self, http: httpx.AsyncClient, draw: random.Random) -> None:
         """Goes away before the first text, in the middle, or while its code runs."""
         question = draw.choice(["ask: long", "ask: loop", "ask: product 3 4"])
-        body = {"model": "reasoner", "stream": draw.random() < 0.7, "messages": [{"role": "user", "content": question}]}
+        body: dict[str, Any] = {"model": "reasoner", "stream": draw.random() < 0.7}
+        responses = draw.random() < 0.3
+        body |= {"input": question} if responses else {"messages": [{"role": "user", "content": question}]}
+        path = "/v1/responses" if responses else "/v1/chat/completions"
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(draw.choice([0.001, 0.02, 0.1, 0.5])):
-                async with http.stream("POST", "/v1/chat/completions", json=body) as answer:
+                async with http.stream("POST", path, json=body) as answer:
                     async for _ in answer.aiter_bytes():
                         pass
         self.ends["left"] += 1
@@ -157,19 +212,36 @@ class Soak:
         path, content, headers, status = draw.choice(NONSENSE)
         answer = await http.post(path, content=content, headers={**http.headers, **headers})
         self.count(f"nonsense {status}", answer.status_code, [status])
+        if "error" not in answer.text:
+            self.fault(f"nonsense {status} got no reason: {answer.text}")
 
     async def half(self, http: httpx.AsyncClient, draw: random.Random) -> None:
         """Half a request, and away."""
-        host, port = self.url.removeprefix("http://").split(":")
-        _, writer = await asyncio.open_connection(host, int(port))
-        writer.write(
-            b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 500\r\nAuthorization: Bearer "
-            + KEY.encode()
-            + b"\r\n\r\n{"
-        )
+        _, writer = await self.written(500, b"{")
         await asyncio.sleep(draw.random() * 0.2)
         writer.close()
         self.ends["half"] += 1
+
+    async def slow(self, http: httpx.AsyncClient, draw: random.Random) -> None:
+        """An honest question, written a few bytes at a time."""
+        left, right = draw.randrange(10**6), draw.randrange(10**6)
+        body = json.dumps({"model": "reasoner", "input": f"ask: product {left} {right}"}).encode()
+        reader, writer = await self.written(len(body))
+        for at in range(0, len(body), 8):
+            await asyncio.sleep(0.1)
+            writer.write(body[at : at + 8])
+        began = time.monotonic()
+        head, _, text = (await asyncio.wait_for(reader.read(), 90)).partition(b"\r\n\r\n")
+        writer.close()
+        self.judge("slow", int(head.split()[1]), text.decode(), left * right, began)
+
+    async def written(self, length: int, body: bytes = b"") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A request of so many bytes, of which these are sent."""
+        host, port = self.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        head = f"POST /v1/responses HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nContent-Type: application/json\r\n"
+        writer.write(f"{head}Content-Length: {length}\r\nAuthorization: Bearer {KEY}\r\n\r\n".encode() + body)
+        return reader, writer
 
 
 GOOD = {"content-type": "application/json"}
@@ -187,8 +259,12 @@ NONSENSE: list[tuple[str, bytes, dict[str, str], int]] = [
 
 
 def told(text: str) -> str:
-    """All text of a stream's deltas."""
-    found = []
+    """All text of an answer: a stream's deltas, or what is not streamed."""
+    if text.startswith("{"):
+        whole = json.loads(text)
+        said = [choice["message"].get("content") or "" for choice in whole.get("choices", [])]
+        return "".join(said + [part["text"] for item in whole.get("output", []) for part in item.get("content") or []])
+    found: list[str] = []
     for line in text.splitlines():
         if line.startswith("data: {"):
             data = json.loads(line[6:])
@@ -198,7 +274,14 @@ def told(text: str) -> str:
 
 
 Kind = Callable[[Soak, httpx.AsyncClient, random.Random], Awaitable[None]]
-KINDS: list[tuple[Kind, int]] = [(Soak.product, 70), (Soak.leaving, 12), (Soak.nonsense, 10), (Soak.hostile, 5), (Soak.half, 3)]
+KINDS: list[tuple[Kind, int]] = [
+    (Soak.product, 70),
+    (Soak.leaving, 12),
+    (Soak.nonsense, 10),
+    (Soak.hostile, 5),
+    (Soak.half, 2),
+    (Soak.slow, 1),
+]
 
 
 async def client(soak: Soak, number: int, until: float) -> None:
@@ -209,53 +292,87 @@ async def client(soak: Soak, number: int, until: float) -> None:
             kind = draw.choices([one for one, _ in KINDS], [weight for _, weight in KINDS])[0]
             try:
                 await kind(soak, http, draw)
-            except httpx.HTTPError as error:
+            except (httpx.HTTPError, OSError, ValueError, IndexError) as error:
                 soak.fault(f"{kind.__name__}: {type(error).__name__} {error}")
 
 
 async def said(http: httpx.AsyncClient) -> dict[str, float]:
-    """What /metrics says that runs and waits."""
+    """What /metrics says that runs and waits, and what is in use inside."""
     text = (await http.get("/metrics")).text
     names = {"toolreason_running": "running", "toolreason_waiting": "waiting"}
-    return {names[line.split()[0]]: float(line.split()[1]) for line in text.splitlines() if line.split(" ")[0] in names}
+    found = {names[line.split()[0]]: float(line.split()[1]) for line in text.splitlines() if line.split(" ")[0] in names}
+    return found | (await http.get(f"{INSIDE}/")).json()
 
 
 def containers(engine: Any, pid: int) -> list[str]:
-    label = f"{reaper.LABEL}.pid={pid}"
-    return [one["Id"] for one in engine.api.containers(all=True, filters={"label": label})]
+    """The service's own: others of this engine have other labels."""
+    marks = [f"{reaper.LABEL}.pid={pid}", f"{reaper.LABEL}.host={reaper.host_id()}"]
+    return [one["Id"] for one in engine.api.containers(all=True, filters={"label": marks})]
+
+
+def asking(url: str) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60)
 
 
 async def watching(soak: Soak, watch: Watch, engine: Any, began: float, until: float, progress: Progress) -> None:
-    """Looks every few seconds, and kills a container in every third of them."""
-    bar, turn = progress.add_task("soak", total=until - began), 0
-    async with httpx.AsyncClient(base_url=soak.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60) as http:
+    """Looks every few seconds."""
+    bar = progress.add_task("soak", total=until - began)
+    async with asking(soak.url) as http:
         while (now := time.monotonic()) < until:
             there = await asyncio.to_thread(containers, engine, watch.pid)
             watch.look(began, {**await said(http), "containers": float(len(there))})
-            turn += 1
-            if turn % 3 == 0 and there:
-                soak.last_kill = time.monotonic()
-                soak.kills += await asyncio.to_thread(reaper.kill, engine, random.Random(turn).choice(there))
-                soak.last_kill = time.monotonic()
-            progress.update(
-                bar, completed=now - began, description=f"soak: {soak.ends['right']} right, {soak.ends['fault']} faults"
-            )
+            told = f"soak: {soak.ends['right']} right, {soak.ends['fault']} faults"
+            progress.update(bar, completed=now - began, description=told)
             await asyncio.sleep(max(1.0, min(10.0, (until - began) / 60)))
+
+
+async def killing(soak: Soak, engine: Any, pid: int, until: float) -> None:
+    """A process of one of the sessions every few seconds, and each fourth time the whole container."""
+    draw, turn = random.Random(pid), 0
+    while time.monotonic() + KILL_S < until:
+        await asyncio.sleep(KILL_S)
+        there = await asyncio.to_thread(containers, engine, pid)
+        if not there:
+            continue
+        turn += 1
+        whole = turn % 4 == 1
+        await asyncio.to_thread(kill, soak, engine, draw.choice(there), whole)
+
+
+def kill(soak: Soak, engine: Any, container: str, whole: bool) -> None:
+    soak.last_kill = time.monotonic()
+    if whole:
+        soak.kills["container"] += reaper.kill(engine, container)
+        soak.last_container = time.monotonic()
+    else:
+        with contextlib.suppress(docker.errors.APIError):  # the container has gone in the meantime
+            made = engine.api.exec_create(container, ["python3", "-c", KILL_ONE], user="0")
+            engine.api.exec_start(made["Id"])
+            soak.kills["process"] += engine.api.exec_inspect(made["Id"])["ExitCode"] == 0
+    soak.last_kill = time.monotonic()
 
 
 async def load_it(url: str, pid: int, engine: Any, clients: int, seconds: float) -> tuple[Soak, Watch]:
     soak, watch, began = Soak(url), Watch(pid), time.monotonic()
     with Progress(console=Console(stderr=True)) as progress:
         looking = asyncio.ensure_future(watching(soak, watch, engine, began, began + seconds, progress))
+        killer = asyncio.ensure_future(killing(soak, engine, pid, began + seconds))
         await asyncio.gather(*(client(soak, number, began + seconds) for number in range(clients)))
-        await looking
-    async with httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60) as http:
+        await asyncio.gather(looking, killer)
+    async with asking(url) as http:
         for _ in range(100):  # all is answered, and clients that left are noticed
             after = await said(http)
-            if not any(after.values()):
+            if not any(after[name] for name in LEAKS):
                 break
             await asyncio.sleep(0.1)
         watch.look(began, {**after, "containers": float(len(containers(engine, pid)))})
+        lasts = [asyncio.ensure_future(soak.last(http)) for _ in range(LAST)]
+        while (await said(http))["running"] < LAST and not any(one.done() for one in lasts):  # noqa: ASYNC110 (nothing tells)
+            await asyncio.sleep(0.05)
+        os.kill(pid, signal.SIGTERM)
+        for error in await asyncio.gather(*lasts, return_exceptions=True):
+            if error is not None:
+                soak.fault(f"last: {type(error).__name__} {error}")
     return soak, watch
 
 
@@ -281,16 +398,29 @@ def serving(out: Path) -> None:
     async def ours(spec: str) -> Policy:
         return Answering()
 
+    boxes: list[Any] = []
+
+    def opened(sessions: int) -> Any:
+        boxes.append(open_sandbox("docker", density="shared", max_sessions=sessions))
+        return boxes[-1]
+
+    async def inside(scope: Any, receive: Any, send: Any) -> None:
+        """What no route tells: how much of it is in use."""
+        book = scope["app"].state.desk._sessions
+        found = {"tasks": len(asyncio.all_tasks()), "sessions": len(boxes[0]._leased), "rollouts": len(book._entries)}
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
+        await send({"type": "http.response.body", "body": json.dumps(found).encode()})
+
     toolreason.policies.open_policy = ours  # type: ignore[assignment]
     plan = load("artist")
     settings = changed(plan.settings(), {"format": "fenced", "stateful": True, "cell_timeout_s": 2.0})
     serve(
         [Model("reasoner", plan, settings)],
         "soak",
-        lambda sessions: open_sandbox("docker", density="shared", max_sessions=sessions),
+        opened,
         port=0,
         keys=(KEY,),
-        options=Options(RUNNING, WAITING, 60.0, 4096, 30.0, out),
+        options=Options(RUNNING, WAITING, 60.0, 4096, 30.0, out, {INSIDE: inside}),
     )
 
 
@@ -300,29 +430,33 @@ def summary(soak: Soak, watch: Watch, code: int, left: int, minutes: float, clie
     report: dict[str, Any] = {
         "minutes": minutes,
         "clients": clients,
-        "requests": sum(count for name, count in ends.items() if name not in ("right", "fault", "after a kill")),
+        "requests": sum(count for name, count in ends.items() if name not in ("right", "fault", "unanswered")),
         "right": ends["right"],
-        "kills": soak.kills,
-        "hit_by_a_kill": ends["after a kill"] + ends["honest 502"],
+        "wrong": soak.wrong,
+        "kills": dict(soak.kills),
+        "hit_by_a_kill": soak.hit,
+        "other_5xx": sum(count for name, count in ends.items() if re.search(r" 5(?!0[234])\d\d$", name)),
         "faults": ends["fault"],
         "first_faults": soak.faults,
         "ends": dict(sorted(ends.items())),
         "honest_s_p50": round(honest[len(honest) // 2], 3),
         "honest_s_p99": round(honest[min(len(honest) - 1, int(0.99 * len(honest)))], 3),
         "rss_growth_mb": round(watch.growth("rss_mb"), 1),
+        "rss_slope_mb_per_hour": round(watch.slope("rss_mb"), 1),
         "descriptor_growth": watch.growth("descriptors"),
         "thread_growth": watch.growth("threads"),
+        "task_growth": watch.growth("tasks"),
+        "leaked": {name: last[name] for name in LEAKS if last[name]},
         "at_the_end": last,
         "exit_code": code,
         "containers_left": left,
-        "rows": watch.rows[:: max(1, len(watch.rows) // 30)],
+        "rows": watch.rows,
     }
     report["ok"] = (
         not ends["fault"]
         and ends["right"] > 0
         and report["rss_growth_mb"] < GROWTH_MB
-        and not last["running"]
-        and not last["waiting"]
+        and not report["leaked"]
         and code == 0
         and left == 0
     )
@@ -333,7 +467,6 @@ def main(minutes: float, clients: int) -> dict[str, Any]:
     engine = Engine.find().client()
     with tempfile.TemporaryDirectory() as folder, service(Path(folder)) as (url, process):
         soak, watch = asyncio.run(load_it(url, process.pid, engine, clients, 60 * minutes))
-        process.send_signal(signal.SIGTERM)
         code = process.wait(60)
         return summary(soak, watch, code, len(containers(engine, process.pid)), minutes, clients)
 
