@@ -57,6 +57,11 @@ lint: setup ## ruff and mypy
 	@$(BIN)/mypy
 	@$(BIN)/mypy sandbox
 
+.PHONY: docs
+docs: setup ## the documentation as a site, in site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	@echo "docs: open site/index.html"
+
 examples: setup engine image model ## runs every example
 	@$(ENGINE); set -e; for example in examples/*.py; do echo "== $$example"; timeout 900 $(BIN)/python "$$example" </dev/null; done
 
