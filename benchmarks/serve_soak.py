@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -184,7 +184,7 @@ class Soak:
     async def last(self, http: httpx.AsyncClient) -> None:
         """One that is under way when the service is told to end: it is answered."""
         began = time.monotonic()
-        body = {"model": "reasoner", "messages": [{"role": "user", "content": "ask: long"}]}
+        body = {"model": "reasoner", "max_tokens": 4000, "messages": [{"role": "user", "content": "ask: long"}]}
         answer = await http.post("/v1/chat/completions", json=body)
         self.judge("last", answer.status_code, answer.text, 1, began)
 
@@ -210,7 +210,8 @@ class Soak:
     async def nonsense(self, http: httpx.AsyncClient, draw: random.Random) -> None:
         """What is no request. Each gets what it deserves, and none a 5xx."""
         path, content, headers, status = draw.choice(NONSENSE)
-        answer = await http.post(path, content=content, headers={**http.headers, **headers})
+        given = unmeasured(content) if status == 413 and draw.random() < 0.5 else content
+        answer = await http.post(path, content=given, headers={**http.headers, **headers})
         self.count(f"nonsense {status}", answer.status_code, [status])
         if "error" not in answer.text:
             self.fault(f"nonsense {status} got no reason: {answer.text}")
@@ -258,6 +259,12 @@ NONSENSE: list[tuple[str, bytes, dict[str, str], int]] = [
 ]
 
 
+async def unmeasured(content: bytes) -> AsyncIterator[bytes]:
+    """A body whose length no header tells."""
+    for at in range(0, len(content), 1 << 16):
+        yield content[at : at + (1 << 16)]
+
+
 def told(text: str) -> str:
     """All text of an answer: a stream's deltas, or what is not streamed."""
     if text.startswith("{"):
@@ -301,7 +308,8 @@ async def said(http: httpx.AsyncClient) -> dict[str, float]:
     text = (await http.get("/metrics")).text
     names = {"toolreason_running": "running", "toolreason_waiting": "waiting"}
     found = {names[line.split()[0]]: float(line.split()[1]) for line in text.splitlines() if line.split(" ")[0] in names}
-    return found | (await http.get(f"{INSIDE}/")).json()
+    inside: dict[str, float] = (await http.get(f"{INSIDE}/")).json()
+    return found | inside
 
 
 def containers(engine: Any, pid: int) -> list[str]:

@@ -68,4 +68,5 @@ def test_a_short_soak_leaves_nothing_and_no_answer_is_wrong() -> None:
     assert found["right"] > 0
     assert found["kills"]["container"] > 0
     assert (found["wrong"], found["other_5xx"], found["leaked"], found["containers_left"]) == (0, 0, {}, 0), done.stderr[-3000:]
+    assert found["ends"].get("last 200") == 4, done.stderr[-3000:]
     assert found["exit_code"] == 0, done.stderr[-3000:]
