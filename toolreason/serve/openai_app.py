@@ -13,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 
+from toolreason import tracing
 from toolreason.adapters.parts import Part, parts
 from toolreason.errors import CapabilityError, InfrastructureError, InputError
 from toolreason.graphs.events import Event
@@ -56,6 +57,7 @@ def application(
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     app.state.desk, app.state.most_tokens = desk, most_tokens
+    app.add_middleware(tracing.Caller)  # newer versions of FastAPI do it themselves
     app.add_middleware(Guard, token=keys, most_bytes=BODY_BYTES, shape=error_body, open_to_all=OPEN_TO_ALL | open_to_all)
     app.include_router(router)
     for path, other in (mounts or {}).items():
