@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
 # LangGraph's own server (`langgraph dev`) in an environment of its own, .venv-langgraph: it wants older ones of gRPC and protobuf than we do.
-# Usage: scripts/langgraph-dev.sh             Idempotent; the first run takes a minute and 1.5 GB. A second one does nothing
+# Usage: scripts/langgraph-dev.sh             Idempotent; the first run takes a minute and 300 MB. A second one does nothing
 #                                             unless pyproject.toml, the constraints or this script changed.
-#        EXTRAS=sqlite scripts/langgraph-dev.sh   other extras: without `transformers` it is small, and its policy has to be a server
+#        EXTRAS=sqlite,transformers scripts/langgraph-dev.sh   with a policy in the process, and 1 GB more
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 CLI=0.4.40
 API=0.16.7
-EXTRAS=${EXTRAS:-sqlite,transformers} # uct's library of tools, the default policy
+EXTRAS=${EXTRAS:-sqlite} # uct's library of tools
 ENV=.venv-langgraph
 PYTHON=${PYTHON_LANGGRAPH:-$( [ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
 
