@@ -23,6 +23,7 @@ LAYERS = (
         "stats",
         "scaling",
         "render",
+        "live_view",
         "rollouts",
         "runs",
         "collect",

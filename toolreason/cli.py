@@ -22,6 +22,7 @@ from toolreason.commands import (
     tools,
     train,
     view,
+    watch,
 )
 
 EXAMPLES = """A language model reasons with tools it runs in a sandbox, every token kept exactly as it was sampled.
@@ -57,6 +58,7 @@ app.command()(demo.demo)
 app.command()(doctor.doctor)
 app.command()(serve.serve)
 app.command()(view.view)
+app.command()(watch.watch)
 app.add_typer(curate.app, name="curate")
 app.add_typer(models.app, name="models")
 app.add_typer(sandbox.app, name="sandbox")

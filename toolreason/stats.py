@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
@@ -14,6 +14,7 @@ from toolreason import failures
 from toolreason.types import Judgement, Source, StopReason, Trajectory
 
 Z95 = 1.959963984540054
+RECENT = 8  # trajectories that a tally keeps, for those who look on
 BUILDER = "builder"  # among the tokens by source: what was said aside, to build tools
 
 
@@ -193,11 +194,13 @@ class Tally:
     aborted: int = 0
     sampled: int = 0  # tokens that the model drew in this process: aborted rollouts and what was taken back included
     last_error: str | None = None
+    recent: deque[Trajectory] = field(default_factory=lambda: deque(maxlen=RECENT))
     started: float = field(default_factory=time.monotonic)
 
     def add(self, trajectory: Trajectory, *, resumed: bool = False) -> None:
         """Count one. Aborted rollouts count as such and in nothing else: they will be done again."""
         aside = sum(one.spent for one in trajectory.aside)
+        self.recent.append(trajectory)
         if not resumed:
             lost = sum(len(part.segment.token_ids) for part in trajectory.taken_back)
             self.sampled += trajectory.tokens(Source.MODEL) + lost + aside

@@ -112,7 +112,7 @@ def _collect(
     from toolreason.runs import RunWriter
 
     async def work(writer: RunWriter) -> Summary:
-        with bar("starting") as progress:
+        with board("starting", manifest.policy, concurrency) as progress:
             async with common.opened(manifest.policy, sandbox, concurrency=concurrency, tell=progress.tell) as parts:
                 progress.tell(manifest.strategy)
                 return await collect(
@@ -159,6 +159,24 @@ class Bar:
         aborted = f"  {tally.aborted} aborted" if tally.aborted else ""
         done = before + tally.finished + tally.aborted
         self.display.update(self._task, total=tally.total if of is None else of, completed=done, more=right + speed + aborted)
+
+
+@contextlib.contextmanager
+def board(title: str, policy: str, at_once: int) -> Iterator[Any]:
+    """All there is to see of a collection, where the terminal can show it; else a bar."""
+    from rich.live import Live
+
+    from toolreason import live_view
+
+    console = common.stderr()
+    if not live_view.fits(console):
+        with bar(title) as shown:
+            yield shown
+        return
+    with live_view.Engine(policy) as engine:
+        view = live_view.Board(title, console, at_once=at_once, engine=engine)
+        with Live(view, console=console, refresh_per_second=4):
+            yield view
 
 
 @contextlib.contextmanager

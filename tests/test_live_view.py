@@ -1,0 +1,194 @@
+"""A collection as it runs: in wide, narrow and no terminals; a run that another process writes; an engine that is asked."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from toolreason.cli import app
+from toolreason.live_view import Board, Engine, Follower, counters, fits
+from toolreason.runs import Manifest, RunWriter
+from toolreason.stats import RECENT, Tally
+from toolreason.types import (
+    Cell,
+    CellResult,
+    Judgement,
+    Outcome,
+    Sampling,
+    Segment,
+    Source,
+    StopReason,
+    Trajectory,
+    Verdict,
+    to_json,
+)
+
+MANIFEST = Manifest("artist", {"max_tokens": 64}, "scripted", Sampling(), "problems.jsonl", "abc")
+
+
+def trajectory(problem: str, right: bool = True, answer: str = "42", **more: object) -> Trajectory:
+    cell = Cell("c", "1/0", CellResult(Outcome.OK if right else Outcome.ERROR, "42\n"))
+    segments = (Segment(Source.MODEL, "x", (1, 2, 3)), Segment(Source.TOOL, "42", (4,), None, cell))
+    verdict = Verdict(Judgement.CORRECT if right else Judgement.WRONG, answer)
+    one = Trajectory(f"id-{problem}", problem, "artist", "scripted", segments, StopReason.ANSWERED, verdict=verdict)
+    return replace(one, **more)  # type: ignore[arg-type]
+
+
+def shown(board: Board, width: int = 100, height: int = 30) -> str:
+    console = Console(file=io.StringIO(), width=width, height=height, force_terminal=True, color_system=None, legacy_windows=False)
+    console.print(board)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert all(len(line) <= width for line in text.splitlines())
+    return str(text)
+
+
+def board(tally: Tally, width: int = 100, height: int = 30, said: str = "") -> Board:
+    console = Console(file=io.StringIO(), width=width, height=height, force_terminal=True)
+    made = Board("artist", console, at_once=4, engine=lambda: said)
+    made(tally)
+    return made
+
+
+def tally(*rows: Trajectory, total: int = 20) -> Tally:
+    made = Tally(total)
+    for row in rows:
+        made.add(row)
+    return made
+
+
+def test_it_says_how_far_how_right_how_fast_and_what_ended_last() -> None:
+    rows = [
+        trajectory("a"),
+        trajectory("b", right=False, answer="43"),
+        trajectory("c", stop=StopReason.ABORTED, error="the engine died"),
+    ]
+    text = shown(board(tally(*rows), said="3 run, 1 wait"))
+    assert "3/20" in text
+    assert "right" in text
+    assert "1/2 = 50.0 % (9.5 % to 90.5 %)" in text
+    assert "4 rollouts, 13 wait" in text
+    assert "1.0 a rollout, 50.0 % failed" in text
+    assert "answered 2, aborted 1" in text
+    assert "3 run, 1 wait" in text
+    assert [line[0] for line in text.splitlines()[-3:]] == ["✓", "✗", "!"]
+    assert "43" in text
+    assert "42" in text.splitlines()[-1] or "the engine died" in text.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("width", "height"), [(60, 14), (75, 20), (200, 60)])
+def test_it_fits_every_terminal_that_it_takes(width: int, height: int) -> None:
+    rows = [trajectory("p" * 300, answer="9" * 300) for _ in range(12)]
+    lines = shown(board(tally(*rows, total=10**6), width, height, said="x" * 500), width, height).splitlines()
+    assert len(lines) < height
+    assert sum(line.startswith("✓") for line in lines) == min(RECENT, height - 10)
+
+
+@pytest.mark.parametrize(
+    ("console", "taken"),
+    [
+        (Console(file=io.StringIO(), width=100, height=30, force_terminal=True), True),
+        (Console(file=io.StringIO(), width=50, height=30, force_terminal=True), False),
+        (Console(file=io.StringIO(), width=100, height=10, force_terminal=True), False),
+        (Console(file=io.StringIO(), width=100, height=30), False),
+    ],
+)
+def test_only_a_terminal_of_some_size_is_taken(console: Console, taken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    assert fits(console) is taken
+
+
+def test_what_a_model_wrote_does_not_act() -> None:
+    text = shown(board(tally(trajectory("\x1b[2Jp\u202e", answer="\x1b]0;owned\x07[bold red]x[/]")), said="\x1b[31m"))
+    assert not set("\x1b\x07\u202e") & set(text)
+    assert "[bold red]x[/]" in text
+
+
+def test_a_run_that_grows_is_followed_and_a_torn_line_is_waited_for(tmp_path: Path) -> None:
+    with RunWriter.open(tmp_path, MANIFEST) as writer:
+        writer.write(trajectory("a"))
+    follower = Follower(tmp_path)
+    assert follower.read().finished == 1
+    whole = to_json(trajectory("b", right=False)) + "\n"
+    with (tmp_path / "trajectories.jsonl").open("a") as file:
+        file.write(whole[:50])
+        file.flush()
+        assert follower.read().finished == 1
+        file.write(whole[50:] + "nonsense\n" + to_json(trajectory("c")) + "\n")
+    found = follower.read()
+    assert (found.finished, found.accuracy) == (3, pytest.approx(2 / 3))
+    assert (found.resumed, found.sampled) == (1, 6)  # what was there before is no speed of now
+
+
+def test_watch_prints_it_once_where_there_is_no_terminal(tmp_path: Path) -> None:
+    with RunWriter.open(tmp_path / "run", MANIFEST) as writer:
+        writer.write(trajectory("a"))
+    done = CliRunner().invoke(app, ["watch", str(tmp_path / "run")])
+    assert done.exit_code == 0
+    assert "1/1 = 100.0 %" in done.output
+    assert CliRunner().invoke(app, ["watch", str(tmp_path)]).exit_code == 2
+
+
+METRICS = """# HELP vllm:num_requests_running Running
+vllm:num_requests_running{engine="0",model_name="m"} 3.0
+vllm:num_requests_running{engine="1",model_name="m"} 4.0
+vllm:num_requests_waiting{engine="0"} 2.0
+vllm:kv_cache_usage_perc{engine="0"} 0.25
+vllm:kv_cache_usage_perc{engine="1"} 0.5
+vllm:generation_tokens_total{engine="0"} 1000.0
+vllm:num_requests_running_more 9
+nonsense
+"""
+
+
+def test_a_vllm_servers_counters_are_read() -> None:
+    assert counters(METRICS) == {"running": 7.0, "waiting": 2.0, "cache": 0.5, "tokens": 1000.0}
+    assert counters("") == {}
+
+
+class Metrics(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200 if self.path == "/metrics" else 404)
+        self.end_headers()
+        self.wfile.write(METRICS.encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[str]:
+    with HTTPServer(("127.0.0.1", 0), Metrics) as http:
+        thread = threading.Thread(target=http.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{http.server_port}"
+        http.shutdown()
+        thread.join()
+
+
+def test_a_server_is_asked_beside_the_work_and_one_that_is_none_says_nothing(server: str) -> None:
+    for policy, wanted in (
+        (f"vllm:{server}/v1", "7 run, 2 wait, cache 50.0 %"),
+        ("vllm:http://127.0.0.1:9", ""),
+        ("scripted:x", ""),
+    ):
+        with Engine(policy) as engine:
+            deadline = time.monotonic() + (5 if wanted else 0.5)
+            while not engine() and time.monotonic() < deadline:
+                time.sleep(0.02)
+            assert wanted in engine() if wanted else "run" not in engine()
+
+
+def test_a_trajectory_that_is_kept_for_the_view_goes_when_others_come() -> None:
+    found = tally(*(trajectory(str(number)) for number in range(50)))
+    assert [one.problem_id for one in found.recent] == [str(number) for number in range(50 - RECENT, 50)]
+    json.dumps(found.summary().to_dict())
