@@ -19,9 +19,11 @@ SCRIPT = Path(__file__).parent.parent / "benchmarks" / "serve_soak.py"
 def module(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.syspath_prepend(str(SCRIPT.parent))
     import serve_soak
+    import serve_soak_clients
 
-    yield serve_soak
-    sys.modules.pop("serve_soak", None)
+    yield serve_soak, serve_soak_clients
+    for name in ("serve_soak", "serve_soak_clients"):
+        sys.modules.pop(name, None)
 
 
 def chat(text: str) -> str:
@@ -34,11 +36,11 @@ def test_the_text_is_the_same_streamed_or_not_by_either_api(module: Any) -> None
     streams = ["".join(f"event: x\ndata: {json.dumps(one)}\n\n" for one in several) for several in (chunks, deltas)]
     response = json.dumps({"output": [{"type": "reasoning"}, {"content": [{"text": "So \\boxed{42}."}]}]})
     for answer in (*streams, response, chat("So \\boxed{42}.")):
-        assert module.BOXED.findall(module.told(answer)) == ["42"]
+        assert module[1].BOXED.findall(module[1].told(answer)) == ["42"]
 
 
 def test_anothers_number_is_wrong_even_after_a_kill_and_none_only_without_one(module: Any) -> None:
-    soak = module.Soak("http://127.0.0.1:1")
+    soak = module[1].Soak("http://127.0.0.1:1")
     began = time.monotonic()
     soak.judge("honest", 200, chat("So \\boxed{42}."), 42, began)
     soak.judge("honest", 200, chat("So \\boxed{nothing}."), 42, began)
@@ -54,7 +56,7 @@ def test_anothers_number_is_wrong_even_after_a_kill_and_none_only_without_one(mo
 
 
 def test_growth_is_seen_without_the_warm_up_and_without_the_end(module: Any) -> None:
-    watch = module.Watch(0)
+    watch = module[0].Watch(0)
     watch.rows = [{"s": 10.0 * n, "rss_mb": 100.0 + (50 if n < 15 else 0) + n} for n in range(180)] + [{"s": 1800.0, "rss_mb": 1.0}]
     assert watch.slope("rss_mb") == pytest.approx(360)
     assert 100 < watch.growth("rss_mb") < 162
