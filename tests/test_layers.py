@@ -24,6 +24,7 @@ LAYERS = (
         "scaling",
         "render",
         "live_view",
+        "engine_counters",
         "rollouts",
         "runs",
         "collect",

@@ -12,11 +12,13 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 from typer.testing import CliRunner
 
 from toolreason.cli import app
-from toolreason.live_view import Board, Engine, Follower, counters, fits
+from toolreason.engine_counters import Engine, counters
+from toolreason.live_view import Board, Follower, fits, line
 from toolreason.runs import Manifest, RunWriter
 from toolreason.stats import RECENT, Tally
 from toolreason.types import (
@@ -48,7 +50,7 @@ def shown(board: Board, width: int = 100, height: int = 30) -> str:
     console = Console(file=io.StringIO(), width=width, height=height, force_terminal=True, color_system=None, legacy_windows=False)
     console.print(board)
     text = console.file.getvalue()  # type: ignore[attr-defined]
-    assert all(len(line) <= width for line in text.splitlines())
+    assert all(len(row) <= width for row in text.splitlines())
     return str(text)
 
 
@@ -80,9 +82,42 @@ def test_it_says_how_far_how_right_how_fast_and_what_ended_last() -> None:
     assert "1.0 a rollout, 50.0 % failed" in text
     assert "answered 2, aborted 1" in text
     assert "3 run, 1 wait" in text
-    assert [line[0] for line in text.splitlines()[-3:]] == ["✓", "✗", "!"]
-    assert "43" in text
-    assert "42" in text.splitlines()[-1] or "the engine died" in text.splitlines()[-1]
+    assert [row[0] for row in text.splitlines()[-3:]] == ["✓", "✗", "!"]
+    assert [row.split("tokens")[1].split() for row in text.splitlines()[-3:]] == [
+        ["42"],
+        ["43"],
+        ["aborted", "the", "engine", "died"],
+    ]
+
+
+def test_a_rate_sinks_where_nothing_ends_any_more_and_a_run_from_before_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    found = tally(trajectory("old"))
+    view = board(found)
+    assert "nothing has ended since this view began" in shown(view)
+    now[0] += 30
+    found.add(trajectory("new"))
+    view(found)
+    assert "2.0 rollouts/min" in shown(view)
+    now[0] += 90
+    assert "0.5 rollouts/min" in shown(view)
+    view(found)
+    assert "0.0 rollouts/min" in shown(view)
+
+
+def test_columns_stand_under_each_other_whatever_the_problems_are_called() -> None:
+    rows = [trajectory(name, sample=3) for name in ("a", "素数" * 30, "e\u0301" * 9, "long" * 50)]
+    told = [line(row, 80).plain for row in rows]
+    assert {cell_len(one.split(" #3")[0]) for one in told} == {2 + 80 // 3 - 3}
+    assert all(cell_len(one) <= 80 for one in told)
+
+
+def test_a_rollout_without_an_answer_tells_why_it_ended_and_what_was_said_last() -> None:
+    said = (Segment(Source.MODEL, "Let me\n think", (1,)), Segment(Source.MODEL, "  ", (2,)))
+    told = line(trajectory("a", segments=said, stop=StopReason.LENGTH, verdict=None), 100).plain
+    assert told.endswith("tokens  length  Let me think")
+    assert told.startswith("? a")
 
 
 @pytest.mark.parametrize(("width", "height"), [(60, 14), (75, 20), (200, 60)])
@@ -90,7 +125,7 @@ def test_it_fits_every_terminal_that_it_takes(width: int, height: int) -> None:
     rows = [trajectory("p" * 300, answer="9" * 300) for _ in range(12)]
     lines = shown(board(tally(*rows, total=10**6), width, height, said="x" * 500), width, height).splitlines()
     assert len(lines) < height
-    assert sum(line.startswith("✓") for line in lines) == min(RECENT, height - 10)
+    assert sum(row.startswith("✓") for row in lines) == min(RECENT, height - 10)
 
 
 @pytest.mark.parametrize(
@@ -127,6 +162,33 @@ def test_a_run_that_grows_is_followed_and_a_torn_line_is_waited_for(tmp_path: Pa
     found = follower.read()
     assert (found.finished, found.accuracy) == (3, pytest.approx(2 / 3))
     assert (found.resumed, found.sampled) == (1, 6)  # what was there before is no speed of now
+
+
+def test_a_run_that_is_looked_at_before_its_first_rollout_has_a_speed(tmp_path: Path) -> None:
+    with RunWriter.open(tmp_path, MANIFEST) as writer:
+        follower = Follower(tmp_path)
+        assert follower.read().finished == 0
+        writer.write(trajectory("a"))
+    assert (follower.read().finished, follower.tally.resumed) == (1, 0)
+
+
+def test_a_rollout_that_is_done_again_after_it_was_aborted_counts_once(tmp_path: Path) -> None:
+    with RunWriter.open(tmp_path, MANIFEST) as writer:
+        writer.write(trajectory("a", stop=StopReason.ABORTED, error="gone"))
+        follower = Follower(tmp_path)
+        assert (follower.read().aborted, follower.tally.finished) == (1, 0)
+        writer.write(trajectory("a"))
+    assert (follower.read().aborted, follower.tally.finished) == (0, 1)
+
+
+def test_a_file_that_was_begun_anew_is_read_from_its_beginning(tmp_path: Path) -> None:
+    with RunWriter.open(tmp_path, MANIFEST) as writer:
+        writer.write(trajectory("a"))
+        writer.write(trajectory("b"))
+    follower = Follower(tmp_path)
+    assert follower.read().finished == 2
+    (tmp_path / "trajectories.jsonl").write_text(to_json(trajectory("c")) + "\n")
+    assert [one.problem_id for one in follower.read().recent] == ["c"]
 
 
 def test_watch_prints_it_once_where_there_is_no_terminal(tmp_path: Path) -> None:
@@ -179,6 +241,8 @@ def test_a_server_is_asked_beside_the_work_and_one_that_is_none_says_nothing(ser
     for policy, wanted in (
         (f"vllm:{server}/v1", "7 run, 2 wait, cache 50.0 %"),
         ("vllm:http://127.0.0.1:9", ""),
+        (f"vllm:{server},{server}/v1", "14 run, 4 wait, cache 50.0 %"),
+        ("vllm:http://[", ""),
         ("scripted:x", ""),
     ):
         with Engine(policy) as engine:

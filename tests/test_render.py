@@ -55,6 +55,25 @@ def test_without_a_terminal_there_is_plain_text() -> None:
     assert "abcdef012345  p[1] #0  correct (4)  answered  1 call  4 tokens" in shown
 
 
+CALL = "Let me see: print(1)\n```python\nfor n in range(3):\n\tprint(1)  # \\x1b\u202e\n```\n"
+
+
+def test_code_that_ran_has_colours_where_it_stands_and_no_character_is_another_for_it() -> None:
+    code = CALL.split("python\n")[1].split("\n```")[0]
+    segments = (Segment(Source.MODEL, CALL, (1,)), Segment(Source.TOOL, "1", (2,), cell=Cell("c", code, CellResult(Outcome.OK))))
+    shown = render.segments_text(segments)
+    assert shown.plain == visible(CALL + "1")
+    coloured = [span.start for span in shown.spans if span.style and "blue" in str(span.style)]
+    assert shown.plain.index("for n") in coloured
+    assert all(start >= shown.plain.index("for n") for start in coloured)
+
+
+def test_code_that_does_not_stand_there_as_it_ran_is_left_as_it_is() -> None:
+    for code in ("print(2)", "", "\n", "for n in range(3):\n    print(1)"):
+        tool = Segment(Source.TOOL, "1", (2,), cell=Cell("c", code, CellResult(Outcome.OK)))
+        assert "blue" not in str(render.segments_text((Segment(Source.MODEL, CALL, (1,)), tool)).spans)
+
+
 def test_special_tokens_are_dimmed_and_ordinary_angle_brackets_are_not() -> None:
     assert "\x1b[2m<|im_end|>" in show(render.styled("a<|im_end|>b", ""))
     assert "\x1b" not in show(render.styled("if a<|b| and c|>d: <b>", ""))

@@ -6,35 +6,28 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
-import subprocess
-import threading
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, Group, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from toolreason import runs
-from toolreason.render import JUDGEMENTS, percent, visible
+from toolreason.render import ERROR, JUDGEMENTS, percent, short, visible
+from toolreason.runs import Key
 from toolreason.stats import Tally, wilson
-from toolreason.types import Judgement, Outcome, StopReason, Trajectory, from_json
+from toolreason.types import Judgement, Outcome, Source, StopReason, Trajectory, from_json
 
 NARROWEST, LOWEST = 60, 14  # columns and lines below which a bar is all that fits
 RECENT_S = 60.0  # over which the rate of now is taken
-ASK_S = 2.0  # between two questions to the engine
+AHEAD_S = 900.0  # over which the time left is estimated: a rollout may take minutes
 SIGNS = {Judgement.CORRECT: "✓", Judgement.WRONG: "✗", Judgement.UNSCORED: "?"}
-COUNTERS = {  # of a vLLM server: how they are called there, and here
-    "vllm:num_requests_running": "running",
-    "vllm:num_requests_waiting": "waiting",
-    "vllm:kv_cache_usage_perc": "cache",
-    "vllm:gpu_cache_usage_perc": "cache",
-    "vllm:generation_tokens_total": "tokens",
-}
 
 
 def fits(console: Console) -> bool:
@@ -47,23 +40,26 @@ class Board:
 
     def __init__(self, title: str, console: Console, *, at_once: int = 0, engine: Callable[[], str] = lambda: "") -> None:
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._bar = Progress(*columns, TimeRemainingColumn(), console=console)
+        self._bar = Progress(*columns, TimeRemainingColumn(), console=console, speed_estimate_period=AHEAD_S)
         self._task = self._bar.add_task(visible(title), total=None)
         self._console, self._at_once, self._engine = console, at_once, engine
         self._tally: Tally | None = None
         self._seen: deque[tuple[float, int, int]] = deque()
+        self._before = 0  # rollouts that had ended when this view began
 
     def tell(self, what: str) -> None:
         self._bar.update(self._task, description=visible(what))
 
     def __call__(self, tally: Tally) -> None:
-        self._tally = tally
         done = tally.finished + tally.aborted
+        if self._tally is None:
+            self._before = done
+        self._tally = tally
         self._bar.update(self._task, completed=done, total=tally.total or None)
         now = time.monotonic()
         self._seen.append((now, done, tally.sampled))
-        while len(self._seen) > 2 and now - self._seen[0][0] > RECENT_S:
-            self._seen.popleft()
+        while len(self._seen) > 1 and now - self._seen[1][0] >= RECENT_S:
+            self._seen.popleft()  # only here: what draws is another thread
 
     def __rich__(self) -> RenderableType:
         tally = self._tally
@@ -75,7 +71,7 @@ class Board:
         for name, told in self._facts(tally):
             facts.add_row(name, told)
         rows = max(0, min(len(tally.recent), self._console.height - LOWEST + 4))
-        last = [_line(one, self._console.width) for one in list(tally.recent)[len(tally.recent) - rows :]]
+        last = [line(one, self._console.width) for one in list(tally.recent)[len(tally.recent) - rows :]]
         return Group(self._bar, facts, *last)
 
     def _facts(self, tally: Tally) -> Iterator[tuple[str, Text]]:
@@ -106,119 +102,82 @@ class Board:
             yield "engine", Text(visible(said))
 
     def _speed(self, tally: Tally) -> str:
-        (first, done, tokens), (now, *_) = self._seen[0], self._seen[-1]
-        lately = max(now - first, 1e-3)
-        rate = 60 * (self._seen[-1][1] - done) / lately
+        """Of about the last minute, up to now, so that it sinks where nothing ends any more."""
+        first, done, tokens = self._seen[0]
+        lately = max(time.monotonic() - first, 1.0)
+        ended = tally.finished + tally.aborted
+        if ended <= self._before:
+            return "nothing has ended since this view began"
+        rate = 60 * max(0, ended - done) / lately
         return (
             f"{rate:.1f} rollouts/min, {(tally.sampled - tokens) / lately:.0f} tokens/s lately; {tally.speed:.0f} tokens/s in all"
         )
 
 
-def _line(one: Trajectory, width: int) -> Text:
-    """A trajectory that has ended, on one line."""
+def line(one: Trajectory, width: int, *, id_: bool = False) -> Text:
+    """A trajectory on one line of this width, in columns: sign, problem, calls, tokens, and what it answered or why it ended."""
     judgement = one.verdict.judgement if one.verdict else Judgement.UNSCORED
     out = Text(no_wrap=True, overflow="ellipsis")
     out.append("! " if one.stop is StopReason.ABORTED else f"{SIGNS[judgement]} ", JUDGEMENTS[judgement])
-    answer = (one.verdict.answer if one.verdict else None) or one.error or one.stop.value
-    out.append(_fit(f"{one.problem_id} #{one.sample}", max(12, width // 3)).ljust(max(12, width // 3)))
-    out.append(f" {len(one.cells):>2} calls {one.tokens():>6} tokens  ", "dim")
-    return out.append(_fit(answer, max(8, width - width // 3 - 30)))
+    if id_:
+        out.append(_cells(one.id[:12], 12) + "  ", "bold")
+    number = f" #{one.sample}"
+    out.append(_cells(one.problem_id, max(12, width // 3 - 14 * id_) - len(number)) + number)
+    out.append(f" {len(one.cells):>3} call{' ' if len(one.cells) == 1 else 's'} {one.tokens():>6} tokens  ", "dim")
+    answer = one.verdict.answer if one.verdict else None
+    if one.stop is not StopReason.ANSWERED:
+        out.append(f"{one.stop}  ", ERROR if one.stop is StopReason.ABORTED else "yellow")
+    out.append(short(one.error or answer or _said_last(one), width))
+    out.truncate(width, overflow="ellipsis")
+    return out
 
 
-def _fit(text: str, most: int) -> str:
+def _said_last(one: Trajectory) -> str:
+    said = [segment.text for segment in one.segments if segment.source is Source.MODEL and segment.text.strip()]
+    return said[-1][:1000] if said else ""
+
+
+def _cells(text: str, width: int) -> str:
+    """Text as a column of so many cells, with an ellipsis where it is longer. Wide characters take two."""
     text = visible(" ".join(text.split()))
-    return text if len(text) <= most else text[: most - 1] + "…"
-
-
-class Engine:
-    """Asks a vLLM server, and the GPUs of this machine if there are any, in a thread of its own; says what they answered last."""
-
-    def __init__(self, policy: str) -> None:
-        self._url = policy.removeprefix("vllm:").split(",")[0].rstrip("/") if policy.startswith("vllm:http") else ""
-        self._gpus = shutil.which("nvidia-smi")
-        self._said, self._before = "", (0.0, 0.0)
-        self._ended = threading.Event()
-
-    def __call__(self) -> str:
-        return self._said
-
-    def __enter__(self) -> Engine:
-        if self._url or self._gpus:
-            threading.Thread(target=self._work, name="engine-counters", daemon=True).start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-
-    def _work(self) -> None:
-        while not self._ended.wait(ASK_S if self._said else 0.1):
-            self._said = ", ".join(filter(None, (self._server(), self._cards())))
-            if not self._said and self._ended.wait(ASK_S):
-                return
-
-    def _server(self) -> str:
-        import httpx
-
-        if not self._url:
-            return ""
-        try:
-            text = httpx.get(f"{self._url.removesuffix('/v1')}/metrics", timeout=1).text
-        except httpx.HTTPError:
-            return ""
-        found = counters(text)
-        if "running" not in found:
-            return ""
-        now, tokens = time.monotonic(), found.get("tokens", 0.0)
-        (then, before), self._before = self._before, (now, tokens)
-        speed = f", {(tokens - before) / (now - then):.0f} tokens/s" if then and tokens >= before else ""
-        cache = f", cache {percent(found['cache'])}" if "cache" in found else ""
-        return f"{found['running']:.0f} run, {found.get('waiting', 0):.0f} wait{speed}{cache}"
-
-    def _cards(self) -> str:
-        if not self._gpus:
-            return ""
-        query = "--query-gpu=utilization.gpu,memory.used,memory.total"
-        try:
-            asked = subprocess.run(
-                [self._gpus, query, "--format=csv,noheader,nounits"], capture_output=True, text=True, timeout=2, check=True
-            )
-            cards = [line.split(",") for line in asked.stdout.splitlines() if line.count(",") == 2]
-            return ", ".join(f"GPU {int(used)} % ({int(mb) >> 10}/{int(of) >> 10} GiB)" for used, mb, of in cards[:8])
-        except (OSError, ValueError, subprocess.SubprocessError):
-            return ""
-
-
-def counters(text: str) -> dict[str, float]:
-    """A vLLM server's own, out of Prometheus's format; of several engines the sum, for shares the largest."""
-    found: dict[str, float] = {}
-    for line in text.splitlines():
-        name = COUNTERS.get(line.split("{")[0].split(" ")[0])
-        if name is None:
-            continue
-        with contextlib.suppress(ValueError):
-            value = float(line.rsplit(" ", 1)[-1])
-            found[name] = max(found.get(name, 0.0), value) if name == "cache" else found.get(name, 0.0) + value
-    return found
+    return set_cell_size(text, width) if cell_len(text) <= width else set_cell_size(text, width - 1) + "…"
 
 
 class Follower:
-    """A run directory that grows: each `read` takes what is new. Of two lines for one rollout both count, as they are written."""
+    """A run directory that grows: each `read` takes what is new. A rollout that is done again after it was aborted counts once."""
 
     def __init__(self, directory: Path) -> None:
+        """Raises InputError where there is no run."""
         self.manifest = runs.manifest(directory)
         self._file = directory / runs.TRAJECTORIES
-        self._done = 0
+        self._restart()
+
+    def _restart(self) -> None:
         self.tally = Tally(0)
+        self._done = 0
+        self._aborted: set[Key] = set()
+        self._began = False  # what is there at the first look was not made while we looked
 
     def read(self) -> Tally:
-        """Raises InputError for a line that is damaged; one that is not whole yet is waited for."""
-        first = self._done == 0
+        """A line that is not whole yet is waited for, one that is damaged passed over; a file that was begun anew is, too."""
         with contextlib.suppress(FileNotFoundError), self._file.open("rb") as lines:
+            if lines.seek(0, os.SEEK_END) < self._done:
+                self._restart()
             lines.seek(self._done)
-            for line in lines:
-                if not line.endswith(b"\n"):
+            for row in lines:
+                if not row.endswith(b"\n"):
                     break
-                self._done += len(line)
+                self._done += len(row)
                 with contextlib.suppress(ValueError):
-                    self.tally.add(from_json(Trajectory, line), resumed=first)
+                    self._add(from_json(Trajectory, row))
+        self._began = True
         return self.tally
+
+    def _add(self, one: Trajectory) -> None:
+        key = Key(one.problem_id, one.sample)
+        if key in self._aborted:
+            self._aborted.remove(key)
+            self.tally.aborted -= 1
+        if one.stop is StopReason.ABORTED:
+            self._aborted.add(key)
+        self.tally.add(one, resumed=not self._began)

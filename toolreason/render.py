@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
+from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
@@ -21,6 +22,7 @@ from toolreason.types import Judgement, Outcome, Segment, Source, StopReason, To
 STYLES = {Source.PROMPT: "dim", Source.MODEL: "", Source.HINT: "bold magenta", Source.TOOL: "cyan"}
 ERROR, SPECIAL = "red", "dim"
 JUDGEMENTS = {Judgement.CORRECT: "bold green", Judgement.WRONG: "bold red", Judgement.UNSCORED: "yellow"}
+HIGHLIGHTS = "ansi_dark"  # the terminal's own colours, so that they suit it
 SPECIAL_TOKEN = re.compile(r"<\|[^|<>\s]{1,40}\|>|</?s>")
 
 
@@ -55,8 +57,11 @@ def segment_style(segment: Segment) -> str:
 
 
 def segments_text(segments: Sequence[Segment], *, prompt_chars: int | None = None, ids: bool = False) -> Text:
-    """All segments one after the other. `prompt_chars` shortens the prompt to its end; `ids` shows token ids in place of text."""
-    out = Text()
+    """All segments one after the other. `prompt_chars` shortens the prompt to its end; `ids` shows token ids in place of text.
+
+    Code that ran has its own colours where it stands; no character is added or left out for it.
+    """
+    out, since = Text(), 0
     for segment in segments:
         text = segment.text
         if segment.source is Source.PROMPT and prompt_chars is not None and len(text) > prompt_chars:
@@ -64,15 +69,30 @@ def segments_text(segments: Sequence[Segment], *, prompt_chars: int | None = Non
         if ids:
             out.append(f"{segment.source} {len(segment.token_ids)}: ", "bold")
             out.append(" ".join(map(str, segment.token_ids)) + "\n", segment_style(segment))
-        else:
-            out.append_text(styled(text, segment_style(segment)))
+            continue
+        if segment.cell is not None:
+            _highlight(out, since, segment.cell.code)
+        out.append_text(styled(text, segment_style(segment)))
+        since = len(out) if segment.cell is not None else since
     return out
+
+
+def _highlight(text: Text, since: int, code: str) -> None:
+    """Colour the last place after `since` where this code stands, if it stands there as it ran."""
+    from rich.syntax import Syntax
+
+    code = visible(code).strip("\n")
+    at = text.plain.rfind(code, since) if code.strip() else -1
+    coloured = Syntax(code, "python", theme=HIGHLIGHTS, tab_size=1).highlight(code) if at >= 0 else Text()
+    if coloured.plain.removesuffix("\n") == code.replace("\t", " "):  # it shows a tab as so many spaces as told: one
+        for start, end, style in coloured.spans:
+            text.stylize(style, at + start, at + min(end, len(code)))
 
 
 def headline(trajectory: Trajectory) -> Text:
     """One line: id, problem, verdict, stop, calls, tokens."""
     out = Text.assemble((visible(trajectory.id[:12]), "bold"))
-    out.append(f"  {_short(trajectory.problem_id, 40)} #{trajectory.sample}  ")
+    out.append(f"  {short(trajectory.problem_id, 40)} #{trajectory.sample}  ")
     out.append_text(_verdict(trajectory))
     ran, tokens, aside = len(trajectory.cells), trajectory.tokens(), sum(one.spent for one in trajectory.aside)
     out.append(f"  {trajectory.stop}", ERROR if trajectory.stop is StopReason.ABORTED else "")
@@ -109,11 +129,11 @@ def tooling(one: Tooling) -> Text:
     out = Text()
     for what in ("offered", "made", "repaired", "used", "failed"):
         counts = Counter(getattr(one, what))
-        told = ", ".join(f"{_short(name, 80)}{f' ({count} times)' if count > 1 else ''}" for name, count in counts.items())
+        told = ", ".join(f"{short(name, 80)}{f' ({count} times)' if count > 1 else ''}" for name, count in counts.items())
         if told or what == "offered":
             out.append(f"\ntools {what}: {told or 'none'}", "yellow" if what == "failed" else "dim")
     for reason in one.refused:
-        out.append(f"\nticket refused: {_short(reason, 300)}", "yellow")
+        out.append(f"\nticket refused: {short(reason, 300)}", "yellow")
     return out
 
 
@@ -131,7 +151,8 @@ def legend() -> Text:
 def trajectory(one: Trajectory, *, prompt_chars: int | None = None, ids: bool = False) -> RenderableType:
     """A whole trajectory with header and legend; then what the builder of tools said, with its prompts if none is shortened."""
     builder = [aside(part, prompt_chars=None if prompt_chars is None else 0, ids=ids) for part in one.aside]
-    return Group(header(one), legend(), Text(), segments_text(one.segments, prompt_chars=prompt_chars, ids=ids), *builder)
+    said = segments_text(one.segments, prompt_chars=prompt_chars, ids=ids)
+    return Group(header(one), Rule(legend(), style="dim"), said, *builder)
 
 
 def _verdict(one: Trajectory) -> Text:
@@ -139,11 +160,11 @@ def _verdict(one: Trajectory) -> Text:
         return Text("no verdict", style="dim")
     out = Text.assemble((one.verdict.judgement, JUDGEMENTS[one.verdict.judgement]))
     if one.verdict.answer is not None:
-        out.append(f" ({_short(one.verdict.answer, 40)})")
+        out.append(f" ({short(one.verdict.answer, 40)})")
     return out
 
 
-def _short(text: str, most: int) -> str:
+def short(text: str, most: int) -> str:
     text = visible(" ".join(text.split()))
     return text if len(text) <= most else text[: most - 1] + "…"
 

@@ -166,14 +166,14 @@ def board(title: str, policy: str, at_once: int) -> Iterator[Any]:
     """All there is to see of a collection, where the terminal can show it; else a bar."""
     from rich.live import Live
 
-    from toolreason import live_view
+    from toolreason import engine_counters, live_view
 
     console = common.stderr()
     if not live_view.fits(console):
         with bar(title) as shown:
             yield shown
         return
-    with live_view.Engine(policy) as engine:
+    with engine_counters.Engine(policy) as engine:
         view = live_view.Board(title, console, at_once=at_once, engine=engine)
         with Live(view, console=console, refresh_per_second=4):
             yield view

@@ -88,13 +88,14 @@ def _check(directory: Path) -> None:
 
 
 def _list(directory: Path, judgement: Judgement | None, json_: bool) -> None:
-    from toolreason import render, runs
+    from toolreason import live_view, render, runs
 
     console, rows = common.stdout(), []
     for one in runs.read(directory, judgement=judgement):
         rows.append(_row(one))
         if not json_:
-            console.print(render.headline(one), soft_wrap=True)
+            told = live_view.line(one, console.width, id_=True) if console.is_terminal else render.headline(one)
+            console.print(told, soft_wrap=True)
     if json_:
         common.print_json({"run": _manifest(directory), "trajectories": rows})
     elif not rows:

@@ -59,6 +59,8 @@ def solve(
 async def _solve(
     problem: Problem, strategy: str, policy: str, settings: Settings, sampling: Sampling, sandbox: str, console: Console | None
 ) -> Trajectory:
+    from rich.rule import Rule
+
     from toolreason import scaling
     from toolreason.render import LiveView, header
     from toolreason.rollouts import rollout
@@ -83,5 +85,5 @@ async def _solve(
                 done = await scaling.judge(problem, done, parts.verifier)
     if console and view:
         view.end()
-        console.print(header(done))
+        console.print(Rule(style="dim"), header(done))
     return done

@@ -27,10 +27,10 @@ def watch(
     """
     from rich.live import Live
 
-    from toolreason import live_view
+    from toolreason import engine_counters, live_view
 
     follower, console = live_view.Follower(directory), common.stdout()
-    with live_view.Engine(follower.manifest.policy) as engine:
+    with engine_counters.Engine(follower.manifest.policy) as engine:
         board = live_view.Board(f"{directory.name}: {follower.manifest.strategy}", console, engine=engine)
         board(follower.read())
         if once or not live_view.fits(console):
