@@ -17,6 +17,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from toolreason.cli import app
+from toolreason.commands import common, watch
 from toolreason.engine_counters import Engine, counters
 from toolreason.live_view import Board, Follower, fits, line
 from toolreason.runs import Manifest, RunWriter
@@ -198,6 +199,30 @@ def test_watch_prints_it_once_where_there_is_no_terminal(tmp_path: Path) -> None
     assert done.exit_code == 0
     assert "1/1 = 100.0 %" in done.output
     assert CliRunner().invoke(app, ["watch", str(tmp_path)]).exit_code == 2
+
+
+def test_watch_has_a_screen_of_its_own_and_leaves_the_last_state_on_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    console = Console(file=io.StringIO(), width=100, height=30, force_terminal=True, color_system=None)
+    monkeypatch.setattr(common, "stdout", lambda: console)
+    with RunWriter.open(tmp_path / "run", MANIFEST) as writer:
+        writer.write(trajectory("a"))
+        looks = iter(["b"])
+
+        def grow(_: float) -> None:
+            for name in looks:
+                writer.write(trajectory(name, right=False))
+                return
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(watch.time, "sleep", grow)
+        assert CliRunner().invoke(app, ["watch", str(tmp_path / "run")]).exit_code == 130
+    shown, left = console.file.getvalue().split("\x1b[?1049l")  # type: ignore[attr-defined]
+    assert "\x1b[?1049h" in shown
+    assert "1/2 = 50.0 %" in left
+    assert "run: artist, 2 rollouts" in left
 
 
 METRICS = """# HELP vllm:num_requests_running Running

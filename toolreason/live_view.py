@@ -41,14 +41,16 @@ class Board:
     def __init__(self, title: str, console: Console, *, at_once: int = 0, engine: Callable[[], str] = lambda: "") -> None:
         columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
         self._bar = Progress(*columns, TimeRemainingColumn(), console=console, speed_estimate_period=AHEAD_S)
-        self._task = self._bar.add_task(visible(title), total=None)
+        self._title = short(title, NARROWEST // 2)
+        self._task = self._bar.add_task(self._title, total=None)
         self._console, self._at_once, self._engine = console, at_once, engine
         self._tally: Tally | None = None
         self._seen: deque[tuple[float, int, int]] = deque()
         self._before = 0  # rollouts that had ended when this view began
 
     def tell(self, what: str) -> None:
-        self._bar.update(self._task, description=visible(what))
+        self._title = short(what, NARROWEST // 2)
+        self._bar.update(self._task, description=self._title)
 
     def __call__(self, tally: Tally) -> None:
         done = tally.finished + tally.aborted
@@ -72,7 +74,9 @@ class Board:
             facts.add_row(name, told)
         rows = max(0, min(len(tally.recent), self._console.height - LOWEST + 4))
         last = [line(one, self._console.width) for one in list(tally.recent)[len(tally.recent) - rows :]]
-        return Group(self._bar, facts, *last)
+        known = tally.total > 0  # a run directory does not say how many there will be
+        top = self._bar if known else Text(f"{self._title}, {tally.finished + tally.aborted} rollouts", "bold")
+        return Group(top, facts, *last)
 
     def _facts(self, tally: Tally) -> Iterator[tuple[str, Text]]:
         right = tally.judgements[Judgement.CORRECT]

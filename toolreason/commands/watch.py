@@ -36,7 +36,10 @@ def watch(
         if once or not live_view.fits(console):
             console.print(board)
             return
-        with Live(board, console=console, refresh_per_second=4):
-            while True:
-                time.sleep(EVERY_S)
-                board(follower.read())
+        try:
+            with Live(board, console=console, screen=True, refresh_per_second=4):  # a screen of its own: it may be resized
+                while True:
+                    time.sleep(EVERY_S)
+                    board(follower.read())
+        finally:
+            console.print(board)
