@@ -82,14 +82,8 @@ class Board:
         right = tally.judgements[Judgement.CORRECT]
         scored = right + tally.judgements[Judgement.WRONG]
         low, high = wilson(right, scored)
-        yield (
-            "right",
-            Text(
-                f"{right}/{scored} = {percent(right / scored)} ({percent(low)} to {percent(high)})"
-                if scored
-                else "nothing scored yet"
-            ),
-        )
+        share = f"{right}/{scored} = {percent(right / scored)} ({percent(low)} to {percent(high)})" if scored else "nothing scored yet"
+        yield "right", Text(share)
         yield "speed", Text(self._speed(tally))
         left = tally.total - tally.finished - tally.aborted
         if self._at_once and left > 0:
@@ -98,9 +92,8 @@ class Board:
         if cells:
             failed = cells - tally.outcomes[Outcome.OK.value]
             yield "calls", Text(f"{cells / max(tally.finished, 1):.1f} a rollout, {percent(failed / cells)} failed")
-        stops = [f"{name} {count}" for name, count in tally.stops.most_common(5)] + [f"aborted {tally.aborted}"] * bool(
-            tally.aborted
-        )
+        stops = [f"{name} {count}" for name, count in tally.stops.most_common(5)]
+        stops += [f"aborted {tally.aborted}"] if tally.aborted else []
         yield "ended", Text(", ".join(stops), "red" if tally.aborted else "")
         if said := self._engine():
             yield "engine", Text(visible(said))
@@ -112,10 +105,8 @@ class Board:
         ended = tally.finished + tally.aborted
         if ended <= self._before:
             return "nothing has ended since this view began"
-        rate = 60 * max(0, ended - done) / lately
-        return (
-            f"{rate:.1f} rollouts/min, {(tally.sampled - tokens) / lately:.0f} tokens/s lately; {tally.speed:.0f} tokens/s in all"
-        )
+        rollouts, speed = 60 * max(0, ended - done) / lately, (tally.sampled - tokens) / lately
+        return f"{rollouts:.1f} rollouts/min, {speed:.0f} tokens/s lately; {tally.speed:.0f} tokens/s in all"
 
 
 def line(one: Trajectory, width: int, *, id_: bool = False) -> Text:
