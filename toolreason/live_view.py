@@ -82,8 +82,8 @@ class Board:
         right = tally.judgements[Judgement.CORRECT]
         scored = right + tally.judgements[Judgement.WRONG]
         low, high = wilson(right, scored)
-        share = f"{right}/{scored} = {percent(right / scored)} ({percent(low)} to {percent(high)})" if scored else "nothing scored yet"
-        yield "right", Text(share)
+        between = f"({percent(low)} to {percent(high)})"
+        yield "right", Text(f"{right}/{scored} = {percent(right / scored)} {between}" if scored else "nothing scored yet")
         yield "speed", Text(self._speed(tally))
         left = tally.total - tally.finished - tally.aborted
         if self._at_once and left > 0:
