@@ -58,21 +58,21 @@ class Timing(NamedTuple):
     last: float
 
 
-async def bare(policy: Policy, number: int) -> Timing:
+async def bare(policy: Policy, number: int, tokens: int) -> Timing:
     """One caller of the policy itself."""
     began, first = time.perf_counter(), []
     prompt = policy.prompt(prompts.messages(Problem(str(number), QUESTION), "plain"))
     done = await policy.sample(
-        [prompt], Sampling(), max_tokens=256, on_text=lambda text: first.append(time.perf_counter()) if not first else None
+        [prompt], Sampling(), max_tokens=tokens, on_text=lambda text: first.append(time.perf_counter()) if not first else None
     )
     assert done.text
     return Timing(first[0] - began, time.perf_counter() - began)
 
 
-async def asked(url: str, text: str | None) -> Timing:
+async def asked(url: str, text: str | None, tokens: int) -> Timing:
     """One client of the endpoint, on a bare socket: what a client's library costs is not ours. `text`: what it has to say."""
     host, port = url.removeprefix("http://").split(":")
-    body = {"model": "plain", "messages": [{"role": "user", "content": QUESTION}], "stream": True, "max_tokens": 256}
+    body = {"model": "plain", "messages": [{"role": "user", "content": QUESTION}], "stream": True, "max_tokens": tokens}
     content, first = json.dumps(body).encode(), 0.0
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nConnection: close\r\n"
     began, received = time.perf_counter(), b""
@@ -116,11 +116,11 @@ def percentile(values: Sequence[float], share: int) -> float:
     return sorted(values)[min(len(values) - 1, round(share / 100 * (len(values) - 1)))]
 
 
-async def measured(policy: Policy, url: str, clients: int, requests: int, spread: float) -> dict[str, float]:
+async def measured(policy: Policy, url: str, clients: int, requests: int, spread: float, tokens: int) -> dict[str, float]:
     text = TEXT.strip() if isinstance(policy, Timed) else None
-    await load(lambda number: asked(url, text), clients, clients)  # all is loaded
-    ours, rate = await load(lambda number: asked(url, text), clients, requests, spread)
-    plain, bare_rate = await load(lambda number: bare(policy, number), clients, requests, spread)
+    await load(lambda number: asked(url, text, tokens), clients, clients)  # all is loaded
+    ours, rate = await load(lambda number: asked(url, text, tokens), clients, requests, spread)
+    plain, bare_rate = await load(lambda number: bare(policy, number, tokens), clients, requests, spread)
     added = {
         f"added_{name}_ms_p{share}": 1e3
         * (percentile([one[at] for one in ours], share) - percentile([one[at] for one in plain], share))
@@ -168,7 +168,7 @@ async def main(options: argparse.Namespace) -> dict[str, Any]:
     with endpoint(options.policy) as url:
         for clients in options.clients:
             requests = max(options.requests, 2 * clients)
-            found[str(clients)] = await measured(policy, url, clients, requests, options.spread)
+            found[str(clients)] = await measured(policy, url, clients, requests, options.spread, options.tokens)
             print(f"{clients} clients: {found[str(clients)]}", file=sys.stderr)
     await policy.aclose()
     machine = {"cores": os.cpu_count(), "python": platform.python_version(), "date": datetime.date.today().isoformat()}
@@ -183,6 +183,7 @@ if __name__ == "__main__":
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 16, 128])
     parser.add_argument("--requests", type=int, default=400, help="of each number of clients; twice the clients at least")
     parser.add_argument("--spread", type=float, default=SPREAD_S, help="seconds over which clients begin; 0: all at once, in step")
+    parser.add_argument("--tokens", type=int, default=256, help="of an answer at most")
     parser.add_argument("--policy", help="a real policy instead, as for the commands")
     parser.add_argument("--quick", action="store_true", help="fewer requests")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
