@@ -38,7 +38,8 @@ from toolreason.types import (
     Verdict,
     to_json,
 )
-from toolreason.view.index import Filters, Index
+from toolreason.view.index import Index
+from toolreason.view.rows import Filters
 
 WORDS = ("let", "compute", "the", "sum", "of", "all", "primes", "below", "and", "check", "it", "in", "python", "then", "print")
 RARE = "a needle in the hay"

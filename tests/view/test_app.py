@@ -8,10 +8,12 @@ import pytest
 from starlette.testclient import TestClient
 
 from tests.view.material import hostile, trajectory, write
+from toolreason.errors import InputError
 from toolreason.serve.guard import Guard
 from toolreason.tools.library import open_library
 from toolreason.tools.package import ToolPackage
 from toolreason.view.app import STATIC, application, open_files
+from toolreason.view.places import check
 
 KEY = "k" * 32
 
@@ -157,3 +159,9 @@ def test_the_page_names_no_other_host() -> None:
         assert "http:" not in text, file.name
         assert "https:" not in text, file.name
         assert "innerHTML" not in text, file.name
+
+
+def test_a_library_that_is_not_there_is_not_made(here: Path) -> None:
+    with pytest.raises(InputError, match="no library of tools"):
+        check([here], [str(here / "mistyped.sqlite")])
+    assert not (here / "mistyped.sqlite").exists()

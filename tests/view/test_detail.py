@@ -13,7 +13,7 @@ import pytest
 from tests.view.material import HOSTILE, hostile, trajectory
 from toolreason.policies.scripted import ScriptedTokenizer
 from toolreason.types import Segment, Source
-from toolreason.view.detail import LONGEST, detail, highlighted, tokens
+from toolreason.view.detail import LONGEST, decoder, detail, highlighted, tokens
 from toolreason.view.harmless import harmless
 
 
@@ -88,3 +88,17 @@ def test_tokens_have_ids_texts_and_log_probabilities_and_a_part_of_a_character_h
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_numbers_that_json_has_no_word_for_are_none(value: float) -> None:
     assert harmless({"a": [value, 1.5]}) == {"a": [None, 1.5]}
+
+
+def test_a_tokenizer_that_lies_elsewhere_is_not_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers import AutoTokenizer
+
+    asked: list[object] = []
+
+    def from_pretrained(path: str, **how: object) -> object:
+        asked.append(how.get("local_files_only"))
+        raise OSError("it is not here")
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", from_pretrained)
+    assert decoder("vllm:somebody/something", None) is None
+    assert asked == [True]

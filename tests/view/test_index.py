@@ -8,7 +8,8 @@ import pytest
 
 from tests.view.material import trajectory, write
 from toolreason.errors import InputError
-from toolreason.view.index import Filters, Index
+from toolreason.view.index import Index
+from toolreason.view.rows import Filters
 
 ROWS = [
     trajectory("a", calls=1),

@@ -29,8 +29,9 @@ class ScriptedCodec:
         return self._tokenizer.decode(token_ids)
 
 
-def open_codec(policy: str, name: str | None = None) -> Codec:
+def open_codec(policy: str, name: str | None = None, *, local: bool = False) -> Codec:
     """The tokenizer `name` (a name of `toolreason models`, a directory, a .gguf file or a hub id), else that of the policy's spec.
+    `local`: nothing is fetched.
 
     Raises InputError for a policy whose tokenizer is not told by its name, SetupError where it cannot be loaded.
     """
@@ -45,7 +46,7 @@ def open_codec(policy: str, name: str | None = None) -> Codec:
     from toolreason.policies.tokenizer import load_tokenizer
 
     path, gguf = _locate(name or model)
-    return load_tokenizer(path, gguf_file=gguf)
+    return load_tokenizer(path, gguf_file=gguf, local=local)
 
 
 def _locate(name: str) -> tuple[str, str | None]:

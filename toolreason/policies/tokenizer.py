@@ -85,11 +85,17 @@ def _inside(names: Sequence[str]) -> re.Pattern[str] | None:
 
 
 def load_tokenizer(
-    path: str, *, ends: Sequence[int] = (), trust_remote_code: bool = False, gguf_file: str | None = None
+    path: str,
+    *,
+    ends: Sequence[int] = (),
+    trust_remote_code: bool = False,
+    gguf_file: str | None = None,
+    local: bool = False,
 ) -> ChatTokenizer:
     """The tokenizer of a local directory or hub id (blocking). Raises SetupError where it cannot be loaded.
 
-    `ends` are end tokens that the caller knows of; where there are none, the model's generation settings are read.
+    `ends` are end tokens that the caller knows of; where there are none, the model's generation settings are read. `local`: nothing
+    is fetched; of a hub's models those are found that lie in its cache here.
     """
     quiet()
     try:
@@ -98,19 +104,19 @@ def load_tokenizer(
         raise SetupError(f"tokenizers need transformers ({error}): pip install 'toolreason[transformers]'") from error
     options = {"gguf_file": gguf_file} if gguf_file else {}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code, **options)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code, local_files_only=local, **options)
     except (OSError, ValueError, ImportError) as error:
         raise SetupError(f"no tokenizer could be loaded from {path}: {error}") from error
-    return ChatTokenizer(tokenizer, ends or end_tokens(path), source=path)
+    return ChatTokenizer(tokenizer, ends or end_tokens(path, local=local), source=path)
 
 
-def end_tokens(path: str) -> list[int]:
+def end_tokens(path: str, *, local: bool = False) -> list[int]:
     """The end tokens that a model's generation settings (else its config) name; none where it has neither."""
     from transformers import AutoConfig, GenerationConfig
 
     for kind in (GenerationConfig, AutoConfig):
         try:
-            ids = as_list(getattr(kind.from_pretrained(path), "eos_token_id", None))
+            ids = as_list(getattr(kind.from_pretrained(path, local_files_only=local), "eos_token_id", None))
         except (OSError, ValueError):
             continue
         if ids:

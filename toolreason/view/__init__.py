@@ -2,6 +2,7 @@
 
     places.py   what there is to see under the directories that were named
     index.py    the list of a run, quick with many trajectories
+    rows.py     what it knows of each, and what can be asked of it
     detail.py   one trajectory as plain, harmless data
     pages.py    what the other pages say: comparisons, trainings, libraries
     app.py      the routes

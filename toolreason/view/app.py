@@ -17,7 +17,8 @@ from toolreason.errors import InputError, ToolreasonError
 from toolreason.serve.openai_http import reply
 from toolreason.view import detail, pages, places
 from toolreason.view.harmless import harmless
-from toolreason.view.index import Filters, Index, Sort
+from toolreason.view.index import Index
+from toolreason.view.rows import Filters, Sort
 
 STATIC = {"": "index.html", "view.css": "view.css"} | {
     name: name

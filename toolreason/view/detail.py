@@ -12,7 +12,7 @@ from pygments.lexers.python import PythonLexer
 from pygments.token import STANDARD_TYPES
 
 from toolreason import export, failures
-from toolreason.errors import CapabilityError, SettingsError
+from toolreason.errors import CapabilityError, SettingsError, ToolreasonError
 from toolreason.export import Purpose, Report
 from toolreason.export.base import TRAINED
 from toolreason.types import Cell, Segment, Trajectory, Verdict
@@ -150,10 +150,9 @@ def _piece(decode: Decode, token: int) -> str | None:
 def decoder(policy: str, tokenizer: str | None) -> Decode | None:
     """How the policy's tokens are read; None where its tokenizer is not here. Nothing is fetched for it."""
     from toolreason.curate.tokenizer import open_codec
-    from toolreason.errors import ToolreasonError
 
     try:
-        return open_codec(policy, tokenizer).decode
+        return open_codec(policy, tokenizer, local=True).decode
     except (ToolreasonError, ImportError, OSError, ValueError):
         return None
 

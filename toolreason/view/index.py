@@ -7,68 +7,22 @@ nothing of its own: it is made again when the run file is another, or when it is
 from __future__ import annotations
 
 import contextlib
-import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from toolreason import models, runs
 from toolreason.errors import InputError
 from toolreason.types import Trajectory, from_json
+from toolreason.view.rows import COLUMNS, SCHEMA, Filters, take
 
 VERSION = 1
 HEAD = 256  # bytes of the run file that tell whether it is still the same
-SAID = 200_000  # characters of a trajectory that a search looks at
-SORTS = ("place", "problem", "tokens", "calls", "failed", "seconds", "verdict", "stop")
-Sort = Literal["place", "problem", "tokens", "calls", "failed", "seconds", "verdict", "stop"]
-COLUMNS = "place, id, problem, sample, strategy, verdict, answer, stop, calls, failed, faults, tokens, seconds"
-SCHEMA = """
-CREATE TABLE about (name TEXT PRIMARY KEY, value);
-CREATE TABLE rows (place INTEGER PRIMARY KEY, size INTEGER, id TEXT, problem TEXT, sample INTEGER, strategy TEXT, verdict TEXT,
-    answer TEXT, stop TEXT, calls INTEGER, failed INTEGER, faults INTEGER, tokens INTEGER, seconds REAL, UNIQUE (problem, sample));
-CREATE TABLE said (place INTEGER PRIMARY KEY, text TEXT);
-"""
-
-
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """What a list is of, and in which order. Empty: everything, as it was written. `text` is looked for in everything that was
-    said after the prompt, in problem and answer, without regard to the case of ASCII letters.
-    """
-
-    verdict: str = ""
-    strategy: str = ""
-    stop: str = ""
-    problem: str = ""
-    text: str = ""
-    calls: int = 0  # at least
-    tokens: int = 0  # at least
-    errors: bool = False  # only with a call that failed
-    sort: Sort = "place"
-    down: bool = False
-
-    def where(self) -> tuple[str, list[Any]]:
-        """As SQL, and what stands for its question marks."""
-        parts, values = ["TRUE"], list[Any]()
-        for name in ("verdict", "strategy", "stop", "problem"):
-            if value := getattr(self, name):
-                parts.append(f"{name} = ?")
-                values.append(value)
-        for name in ("calls", "tokens"):
-            if least := getattr(self, name):
-                parts.append(f"{name} >= ?")
-                values.append(least)
-        if self.errors:
-            parts.append("failed > 0")
-        if self.text:
-            parts.append("place IN (SELECT place FROM said WHERE text LIKE ? ESCAPE '!')")
-            values.append("%" + "".join(f"!{sign}" if sign in "!%_" else sign for sign in self.text) + "%")
-        return " AND ".join(parts), values
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +61,7 @@ class Index:
             for line in lines:
                 if not line.endswith(b"\n") or time.monotonic() > until:
                     break
-                damaged += not _take(database, done, line)
+                damaged += not take(database, done, line)
                 done += len(line)
             lines.seek(0)
             start = lines.read(min(HEAD, done))
@@ -118,10 +72,9 @@ class Index:
     def page(self, filters: Filters, start: int = 0, most: int = 100) -> tuple[int, list[dict[str, Any]]]:
         """How many there are, and so many of them from `start` on."""
         where, values = filters.where()
-        order = f"{filters.sort if filters.sort in SORTS else 'place'} {'DESC' if filters.down else 'ASC'}, place"
         with self._lock, self._database() as database:
             count = int(database.execute(f"SELECT count(*) FROM rows WHERE {where}", values).fetchone()[0])
-            query = f"SELECT {COLUMNS} FROM rows WHERE {where} ORDER BY {order} LIMIT ? OFFSET ?"
+            query = f"SELECT {COLUMNS} FROM rows WHERE {where} ORDER BY {filters.order} LIMIT ? OFFSET ?"
             return count, [dict(row) for row in database.execute(query, [*values, most, start])]
 
     def facets(self) -> dict[str, dict[str, int]]:
@@ -199,48 +152,3 @@ class Index:
                 raise sqlite3.DatabaseError("of another version")
             database.executescript(f"{SCHEMA} PRAGMA user_version = {VERSION};")
         return database
-
-
-def _take(database: sqlite3.Connection, place: int, line: bytes) -> bool:
-    """A line into the list; of two for one rollout the later one stays. Whether it could be read."""
-    try:
-        row = json.loads(line)
-        values = {"place": place, "size": len(line), **_columns(row)}
-        said = _said(row)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return False
-    old = database.execute(
-        "SELECT place FROM rows WHERE problem = ? AND sample = ?", [values["problem"], values["sample"]]
-    ).fetchone()
-    if old is not None:
-        database.execute("DELETE FROM rows WHERE place = ?", [old["place"]])
-        database.execute("DELETE FROM said WHERE place = ?", [old["place"]])
-    database.execute(f"INSERT INTO rows ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})", list(values.values()))
-    database.execute("INSERT INTO said VALUES (?, ?)", [place, said])
-    return True
-
-
-def _columns(row: Mapping[str, Any]) -> dict[str, Any]:
-    verdict = row.get("verdict") or {}
-    cells = [segment["cell"] for segment in row["segments"] if segment.get("cell")]
-    answer = verdict.get("answer")
-    return {
-        "id": str(row["id"]),
-        "problem": str(row["problem_id"]),
-        "sample": int(row["sample"]),
-        "strategy": str(row["strategy"]),
-        "verdict": str(verdict.get("judgement") or "none"),
-        "answer": None if answer is None else str(answer)[:200],
-        "stop": str(row["stop"]),
-        "calls": len(cells),
-        "failed": sum(cell["result"]["outcome"] != "ok" for cell in cells),
-        "faults": len(row.get("faults") or ()),
-        "tokens": sum(len(segment["token_ids"]) for segment in row["segments"] if segment["source"] != "prompt"),
-        "seconds": float((row.get("timings") or {}).get("total") or 0.0),
-    }
-
-
-def _said(row: Mapping[str, Any]) -> str:
-    parts = [str(row["problem_id"]), *(str(segment["text"]) for segment in row["segments"])]
-    parts += [segment["cell"]["code"] for segment in row["segments"] if segment.get("cell")]
-    return "\n".join(parts)[:SAID].encode("utf-8", "replace").decode()

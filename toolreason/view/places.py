@@ -29,8 +29,11 @@ class Places:
     libraries: dict[str, str] = field(default_factory=dict)
 
 
-def check(paths: Sequence[Path]) -> None:
-    """Raises InputError for a path that is not there."""
+def check(paths: Sequence[Path], libraries: Sequence[str] = ()) -> None:
+    """Raises InputError for a path, or a library's file, that is not there: to open a library is to make it."""
+    for spec in libraries:
+        if "://" not in spec and not Path(spec).expanduser().is_file():
+            raise InputError(f"there is no library of tools at {spec}: name its SQLite file, or postgresql://...")
     for path in paths:
         if not path.exists():
             raise InputError(f"{path} is not there: give directories that collect, compare, curate, serve or train wrote")

@@ -30,7 +30,7 @@ def serve(
     library that is missing.
     """
     check()
-    places.check(paths)
+    places.check(paths, libraries)
     from toolreason.view.app import application, open_files
 
     app = application(paths, libraries, tokenizer=tokenizer)
