@@ -23,6 +23,7 @@ LAYERS = (
         "stats",
         "scaling",
         "render",
+        "render_tables",
         "live_view",
         "engine_counters",
         "rollouts",

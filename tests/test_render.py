@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
-from toolreason import render
+from toolreason import render, render_tables
 from toolreason.render import LiveView, visible
 from toolreason.stats import Paired, Tally
 from toolreason.types import Cell, CellResult, Judgement, Outcome, Segment, Source, StopReason, Tooling, Trajectory, Verdict
@@ -161,19 +161,19 @@ def test_unknown_events_are_passed_over() -> None:
 def test_a_summary_names_rates_with_interval_and_what_failed() -> None:
     tally = Tally(12)
     tally.add(trajectory(outcome=Outcome.TIMEOUT))
-    shown = show(render.summary_table(tally.summary(wall_s=2.0, idle_share=0.25), "[bold]title"), terminal=False)
+    shown = show(render_tables.summary_table(tally.summary(wall_s=2.0, idle_share=0.25), "[bold]title"), terminal=False)
     for part in ("1 of 12", "1/1 = 100.0 % (20.7 to 100.0)", "100.0 % timeout", "1 answered", "25.0 % of the time", "[bold]title"):
         assert part in shown
-    assert "nothing scored" in show(render.summary_table(Tally(0).summary()), terminal=False)
+    assert "nothing scored" in show(render_tables.summary_table(Tally(0).summary()), terminal=False)
 
 
 def test_conditions_stand_side_by_side() -> None:
     tally = Tally(1)
     tally.add(trajectory())
-    shown = show(render.comparison_table({"plain": Tally(1).summary(), "hint_infer [x]": tally.summary()}), terminal=False)
+    shown = show(render_tables.comparison_table({"plain": Tally(1).summary(), "hint_infer [x]": tally.summary()}), terminal=False)
     assert "hint_infer [x]" in shown
     assert "nothing scored" in shown
-    assert "p = 0.031" in render.paired_text("a", "b", Paired(1, 6, 0, 2)).plain
+    assert "p = 0.031" in render_tables.paired_text("a", "b", Paired(1, 6, 0, 2)).plain
 
 
 @pytest.mark.parametrize("hostile", ["<script>alert(1)</script>", "]]>", HOSTILE])
@@ -216,7 +216,7 @@ def test_the_tokens_of_the_builder_are_in_the_summary() -> None:
     tally.add(trajectory(aside=(side,)))
     assert tally.summary().tokens["builder"] == 3
     assert tally.sampled == 5
-    assert "3 builder" in show(render.summary_table(tally.summary()), terminal=False)
+    assert "3 builder" in show(render_tables.summary_table(tally.summary()), terminal=False)
     assert "builder" not in Tally(0).summary().tokens
 
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.rule import Rule
 from rich.text import Text
 
-from toolreason import render, runs
+from toolreason import render, render_tables, runs
 from toolreason.collect import collect
 from toolreason.runs import Manifest, RunWriter, problems_hash
 from toolreason.stats import Paired, Summary, Tally, outcomes, paired
@@ -196,7 +196,7 @@ def _show(
     else:
         console.print(render.trajectory(best), soft_wrap=True)
     console.print(Rule(Text("what came of it", "bold")))
-    console.print(render.comparison_table(summaries))
+    console.print(render_tables.comparison_table(summaries))
     for name, pairs in against.items():
-        console.print(render.paired_text(HINTED, name, pairs))
+        console.print(render_tables.paired_text(HINTED, name, pairs))
     console.print(Text(f"\nkept, token for token, in {out}\nlook at them: toolreason show {out / HINTED}"), soft_wrap=True)

@@ -67,7 +67,7 @@ def collect(
     if json_:
         common.print_json({**summary.to_dict(), "bad_rows": bad, "out": str(out)})
     else:
-        from toolreason.render import summary_table
+        from toolreason.render_tables import summary_table
 
         common.stdout().print(summary_table(summary))
         common.say(f"kept in {out}; look at it with: toolreason show {out}", "dim")
