@@ -18,7 +18,7 @@ from toolreason.adapters.parts import Part, parts
 from toolreason.errors import CapabilityError, InfrastructureError, InputError
 from toolreason.graphs.events import Event
 from toolreason.policies.base import Completion
-from toolreason.serve import openai_responses
+from toolreason.serve import openai_completions, openai_responses
 from toolreason.serve import openai_wire as wire
 from toolreason.serve.desk import Desk, Served
 from toolreason.serve.guard import OPEN_TO_ALL, Guard
@@ -37,7 +37,7 @@ from toolreason.serve.openai_http import (
 )
 from toolreason.serve.openai_stream import ChatStream, ResponseStream
 from toolreason.strategies.base import Settings, changed
-from toolreason.types import Sampling, Segment, Source, Trajectory, to_json
+from toolreason.types import Sampling, Trajectory, to_json
 
 BODY_BYTES = 8 << 20
 router = APIRouter()
@@ -194,12 +194,7 @@ async def completions(request: Request, body: wire.CompletionRequest, desk: AtDe
     policy = desk.policy
     if not policy.exact:
         raise CapabilityError(f"{policy.name} takes messages only: use /v1/chat/completions")
-    if isinstance(body.prompt, list) and len(body.prompt) == 1 and isinstance(body.prompt[0], str):
-        body.prompt = body.prompt[0]
-    if isinstance(body.prompt, list) and not all(isinstance(token, int) for token in body.prompt):
-        raise InputError("one prompt at a time: a text, or a list of token ids")
-    ids = policy.encode(body.prompt, special=True) if isinstance(body.prompt, str) else tuple(map(int, body.prompt))
-    prompt = Segment(Source.PROMPT, policy.decode(ids), ids)
+    prompt = openai_completions.prompt(policy, body.prompt)
     limit = request.app.state.most_tokens
     most = body.max_tokens if limit is None else min(body.max_tokens, limit)
     stops = [body.stop] if isinstance(body.stop, str) else body.stop or []
@@ -209,22 +204,7 @@ async def completions(request: Request, body: wire.CompletionRequest, desk: AtDe
         return await policy.sample([prompt], sampling, max_tokens=most, stop=stops, seed=body.seed)
 
     done = await while_here(request, desk.do(body.model, work, lambda done: done.finish.value))
-    text = done.text[: done.text.index(done.stop)] if done.stop else done.text
-    end = "length" if done.finish in ("length", "context") else "stop"
-    told = {
-        "id": f"cmpl-{uuid.uuid4().hex}",
-        "object": "text_completion",
-        "created": int(time.time()),
-        "model": body.model,
-        "choices": [
-            {"index": 0, "text": text, "finish_reason": end, "logprobs": None, wire.OWN: {"token_ids": list(done.token_ids)}}
-        ],
-        "usage": {
-            "prompt_tokens": len(ids),
-            "completion_tokens": len(done.token_ids),
-            "total_tokens": len(ids) + len(done.token_ids),
-        },
-    }
+    told = openai_completions.completion(body.model, prompt, done)
     if not body.stream:
         return reply(told)
 
