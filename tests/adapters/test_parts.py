@@ -55,6 +55,19 @@ HINTED = trajectory(
 )
 
 
+def streamed(*pieces: str) -> list[str]:
+    """The prose that each piece lets go, and at last what was held."""
+    splitter = Splitter()
+    given = [splitter.feed({"kind": "text", "source": "model", "text": piece}) for piece in pieces]
+    return ["".join(part.text for part in found) for found in [*given, splitter.finish()]]
+
+
+def test_a_word_is_given_at_once_and_only_what_may_become_a_fence_is_held() -> None:
+    assert streamed("To", " solve", " this", ",", "\n", "so") == ["To", " solve", " this", ",", "\n", "so", ""]
+    assert streamed("a\n", " ", "``", "so") == ["a\n", "", "", " ``so", ""]
+    assert streamed("say ", "```python\n", "x") == ["say ", "```python\n", "x", ""]  # no fence: it begins no line
+
+
 def test_what_was_run_is_a_call_and_the_rest_is_prose() -> None:
     call, result = Part("call", "print(6*7)\n", "t:0"), Part("result", "42", "t:0", "ok")
     assert parts(FENCED) == [Part("text", "Let me compute.\n"), call, result, Part("text", "So \\boxed{42}.")]

@@ -27,7 +27,7 @@ _TAGS = ("<think>", "</think>", "<python>", "</python>", "<answer>", "</answer>"
 _TAG = re.compile("|".join(map(re.escape, _TAGS)))
 _END = re.compile(r"(?:<\|[\w-]{1,32}\|>|<\uff5c[^\uff5c<>]{1,32}\uff5c>|</s>|<end_of_turn>)+\s*\Z")
 _MAYBE_END = re.compile(r"<[|\uff5c/]?[\w\u2581|\uff5c-]{0,34}\Z")
-_LINE = re.compile(r"(?:\A|\n)[ \t]*`*[ \t]*\w{0,8}\Z")
+_MAYBE_FENCE = re.compile(r"^[ \t]*(?:`{0,2}|`{3,}[ \t]*\w{0,8}[ \t]*)\Z", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +49,7 @@ class Splitter:
     def __init__(self) -> None:
         self._held = ""  # prose that may yet turn out to be something else
         self._block = ""  # a block from its opening on, that may yet be run
+        self._line = True  # whether what is held stands at the beginning of a line, where alone a fence can
         self._thinking = self._result = False
 
     def feed(self, event: Mapping[str, Any]) -> Iterator[Part]:
@@ -62,7 +63,7 @@ class Splitter:
                 yield from self._prose(event["text"])
             case "call":
                 yield from self._plain(self._held)
-                self._held = self._block = ""
+                self._held, self._block, self._line = "", "", True
                 yield Part("call", event["code"], event["call_id"])
             case "result":
                 self._result = True
@@ -95,7 +96,7 @@ class Splitter:
             said, text, self._block = self._block[:closed], self._block[closed:], ""  # more came after it: it was not run
             yield from self._plain(said)
         text, self._held = self._held + text, ""
-        found = _FENCE.search(text)
+        found = _FENCE.search(text, 0 if self._line else 1)
         tag = text.find("<python>")
         at = min((place for place in (found.start() if found else -1, tag) if place >= 0), default=-1)
         if at >= 0:
@@ -106,12 +107,13 @@ class Splitter:
             self._block = block[:opened]
             yield from self._prose(block[opened:])
             return
-        keep = _uncertain(text)
+        keep = _uncertain(text, self._line)
         self._held = text[len(text) - keep :]
         yield from self._plain(text[: len(text) - keep])
 
     def _plain(self, text: str) -> Iterator[Part]:
         """Prose without tags; those of thinking turn it on and off."""
+        self._line = text.endswith("\n") if text else self._line
         position = 0
         for found in [*_TAG.finditer(text), None]:
             piece = text[position : found.start() if found else len(text)]
@@ -139,11 +141,11 @@ def _close(block: str, opened: int) -> int:
     return min(found.end() + 1, len(block)) if found and found.end() < len(block) else 0
 
 
-def _uncertain(text: str) -> int:
-    """How many characters at the end may become a fence, a tag or the model's end token."""
+def _uncertain(text: str, line: bool) -> int:
+    """How many characters at the end may become a fence, a tag or the model's end token. `line`: the text begins one."""
     keep = max((size for tag in _TAGS for size in range(1, len(tag)) if text.endswith(tag[:size])), default=0)
-    for pattern in (_LINE, _MAYBE_END, _END):
-        if found := pattern.search(text):
+    for found in (_MAYBE_FENCE.search(text, 0 if line else 1), _MAYBE_END.search(text), _END.search(text)):
+        if found:
             keep = max(keep, len(text) - found.start())
     return keep
 
