@@ -266,3 +266,11 @@ def test_a_run_is_not_resumed_over_a_picture_that_has_changed(tmp_path: Path) ->
     Path(here.attachments[0]).unlink()
     with pytest.raises(ProblemError, match=r"map\.png cannot be read"):
         runs.problems_hash([here])
+
+
+async def test_a_run_that_never_ends_remembers_no_key(tmp_path: Path) -> None:
+    for _ in range(2):
+        with RunWriter.open(tmp_path / "run", MANIFEST, endless=True) as writer:
+            await writer.append(trajectory("one"))
+            assert not writer.done
+    assert len(lines(tmp_path / "run")) == 2

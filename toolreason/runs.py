@@ -114,18 +114,21 @@ def manifest(path: Path | str) -> Manifest:
 
 
 class RunWriter:
-    """The one writer of a run directory. `done` are the finished keys: aborted rollouts are not among them."""
+    """The one writer of a run directory. `done` are the finished keys: aborted rollouts are not among them. It stays empty for a
+    run that is never gone on with (`endless`), whose keys would be all that grows in a service.
+    """
 
-    def __init__(self, path: Path, lock: int, file: int, done: set[Key]) -> None:
+    def __init__(self, path: Path, lock: int, file: int, done: set[Key], *, endless: bool = False) -> None:
         self.path = path
         self.done = done
+        self._endless = endless
         self._lock, self._file = lock, file
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="run-writer")  # one: lines never interleave
         self._closed = False
 
     @classmethod
-    def open(cls, path: Path | str, wanted: Manifest) -> Self:
-        """Start the run at `path` or go on with it.
+    def open(cls, path: Path | str, wanted: Manifest, *, endless: bool = False) -> Self:
+        """Start the run at `path` or go on with it. `endless`: keys are never asked for, so none is read or remembered.
 
         Raises SettingsError when it was collected with other settings or another process is writing it, InputError when a line
         in its middle is damaged. A last line torn by a crash is cut off; its rollout was never reported as done.
@@ -137,8 +140,9 @@ class RunWriter:
             file = os.open(path / TRAJECTORIES, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
             cut_torn_line(file)
             sync_directory(path)
-            done = {key for key, entry in _index(path / TRAJECTORIES).items() if entry.stop != StopReason.ABORTED}
-            return cls(path, lock, file, done)
+            there = {} if endless else _index(path / TRAJECTORIES)
+            done = {key for key, entry in there.items() if entry.stop != StopReason.ABORTED}
+            return cls(path, lock, file, done, endless=endless)
         except BaseException:
             release(path, lock)
             raise
@@ -169,7 +173,7 @@ class RunWriter:
             raise InfrastructureError(
                 f"cannot write {self.path / TRAJECTORIES}: {error.strerror}; everything before is kept"
             ) from error
-        if trajectory.stop is not StopReason.ABORTED:
+        if trajectory.stop is not StopReason.ABORTED and not self._endless:
             self.done.add(Key(trajectory.problem_id, trajectory.sample))
 
     def close(self) -> None:

@@ -119,7 +119,7 @@ async def _serve(
             for one in models:
                 writer = None
                 if options.out is not None:
-                    writer = stack.enter_context(RunWriter.open(options.out / one.name, manifest(one, engine.name)))
+                    writer = stack.enter_context(RunWriter.open(options.out / one.name, manifest(one, engine.name), endless=True))
                 served[one.name] = Served(one.name, one.strategy, one.settings, writer)
             desk = Desk(
                 served,
