@@ -24,6 +24,7 @@ from toolreason.strategies.artist import ArtistSettings
 from toolreason.strategies.base import Settings
 from toolreason.strategies.hint_infer import HintInferSettings
 from toolreason.strategies.plain import PlainSettings
+from toolreason.train.rl_vllm import check_server
 from toolreason.types import Problem, Sampling, Segment, Source, StopReason
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(420)]  # the first test waits for the server
@@ -37,6 +38,7 @@ QUIET = {
     "OMP_WAIT_POLICY": "passive",
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_SERVER_DEV_MODE": "1",
     "TORCHDYNAMO_DISABLE": "1",  # else its sampler is compiled at the first request, which takes a C++ compiler and a minute
 }
 
@@ -56,7 +58,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
             [
                 *(python, "-m", "vllm.entrypoints.openai.api_server", "--model", model, "--served-model-name", "small"),
                 *("--host", "127.0.0.1", "--port", str(port), "--dtype", "float32", "--max-model-len", "2048"),
-                *("--max-num-seqs", "8", "--enforce-eager"),
+                *("--max-num-seqs", "8", "--enforce-eager", "--weight-transfer-config", '{"backend": "nccl"}'),
             ],
             env={**os.environ, **QUIET},
             stdout=out,
@@ -236,3 +238,10 @@ async def test_the_same_server_works_as_a_chat_model(policy: VllmPolicy, server:
     assert (stopped.finish, stopped.stop) == (Finish.STOP, first)
     assert stopped.text.endswith(first)
     await model.root_async_client.close()
+
+
+@pytest.mark.skipif("TOOLREASON_VLLM_URL" in os.environ, reason="a server that was started otherwise")
+def test_training_finds_what_it_asks_a_server_for(server: str) -> None:
+    assert check_server(server, temperature=1.0)["weight_transfer_config"]["backend"] == "nccl"
+    with pytest.raises(SettingsError, match=r"gives raw_logprobs, which are not those of temperature 0\.7"):
+        check_server(server, temperature=0.7)

@@ -1,6 +1,6 @@
 """A server that weights are sent to, as TRL's client and our policy see it: what it is asked, and that what it kept is forgotten.
 
-The server is a small one of ours that speaks the same protocol; no weight is sent here, which takes a GPU.
+The server is a small one of ours that speaks the same protocol; no weight is sent here, which takes a GPU (docs/lab.md has a run).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import pytest
 from tests.train import tiny
 from toolreason.errors import PolicyError, SettingsError, SetupError
 from toolreason.policies.base import Finish
-from toolreason.train.rl_vllm import check_server, server_policy
+from toolreason.train.rl_vllm import check_server, check_trainer, server_policy
 from toolreason.types import Sampling, Segment, Source
 
 WORDS = tiny.FAMILY.tokenizer()
@@ -43,7 +43,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
         if path == "/server_info" and self.server.info is not None:
-            self._json(self.server.info)
+            self._json({"vllm_config": self.server.info})
         elif path == "/v1/models":
             self._json({"data": [{"id": "small", "root": "small", "max_model_len": 512}]})
         else:
@@ -162,6 +162,17 @@ def test_a_server_that_cannot_be_trained_with_is_named_before_anything_is_loaded
 ) -> None:
     with pytest.raises(error, match=message):
         check_server(serving(info).url, temperature=0.7)
+
+
+def test_a_trainer_that_cannot_send_weights_is_named_with_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = SimpleNamespace(name="vllm")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: found)
+    with pytest.raises(SetupError, match=r"this trains on cpu\. Leave `vllm` out"):
+        check_trainer("cpu")
+    check_trainer("cuda")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SetupError, match=r"pip install 'toolreason\[vllm\]'"):
+        check_trainer("cuda")
 
 
 def test_no_server_is_named_with_the_command_that_starts_one(serving: Any) -> None:

@@ -86,12 +86,13 @@ def train(
     plan, known = Plan.of(chosen), task.known()
     _check(task, chosen)
     sft_model.require(chosen.shared)
+    where = sft_model.device(chosen.shared)
     if chosen.vllm is not None and policy_of is None and sft_model.is_first():
-        from toolreason.train.rl_vllm import check_server
+        from toolreason.train.rl_vllm import check_server, check_trainer
 
         check_server(chosen.vllm, chosen.temperature)
+        check_trainer(where)
     base = sft_model.find(model)
-    where = sft_model.device(chosen.shared)
     precision = sft_model.precision(chosen.shared, where)
     wanted = Manifest(
         "rl",

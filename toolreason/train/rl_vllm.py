@@ -7,6 +7,7 @@ of them goes through TRL's own client, which waits for all calls of a batch.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -35,15 +36,26 @@ async def server_policy(url: str, tokenizer: ChatTokenizer, *, name: str) -> Asy
         await policy.aclose()
 
 
+def check_trainer(device: str) -> None:
+    """Whether this process can send weights. Raises SetupError where it has no vLLM, whose transport TRL uses, or no GPU."""
+    if importlib.util.find_spec("vllm") is None:
+        raise SetupError("weights are sent by vLLM's own transport, so it is needed here too: pip install 'toolreason[vllm]'")
+    if device != "cuda":
+        raise SetupError(
+            f"weights are sent from a GPU, and this trains on {device}. Leave `vllm` out: the model in training then samples itself"
+        )
+
+
 def check_server(url: str, temperature: float) -> dict[str, Any]:
-    """What the server says of itself (blocking), before anything is loaded. Raises SetupError, with the command to start it by, for
-    one that cannot be trained with, SettingsError where its log-probabilities are at another temperature, PolicyError for none.
+    """The server's configuration, as it tells it (blocking), before anything is loaded. Raises SetupError, with the command to
+    start it by, for one that cannot be trained with, SettingsError where its log-probabilities are at another temperature,
+    PolicyError for none.
     """
     address = base_url(url)
     try:
         answer = httpx.get(f"{address}/server_info", params={"config_format": "json"}, timeout=30)
-        info = answer.json() if answer.status_code == 200 else {}
-    except (httpx.HTTPError, ValueError) as error:
+        info = answer.json().get("vllm_config", {}) if answer.status_code == 200 else {}
+    except (httpx.HTTPError, ValueError, AttributeError) as error:
         raise PolicyError(f"no vLLM server answers at {address} ({error}). Start one: {START}") from error
     if answer.status_code == 404:
         raise SetupError(f"the server at {address} has no development endpoints, which weights are sent by. Start it so: {START}")
