@@ -37,7 +37,7 @@ from rich.progress import Progress
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from serve_soak_clients import HOSTILE, KEY, Soak, client
+from serve_soak_clients import HOSTILE, KEY, Soak, asking, client
 
 from toolreason.execution import open_sandbox, reaper
 from toolreason.execution.engine import Engine
@@ -127,10 +127,6 @@ def containers(engine: Any, pid: int) -> list[str]:
     """The service's own: others of this engine have other labels."""
     marks = [f"{reaper.LABEL}.pid={pid}", f"{reaper.LABEL}.host={reaper.host_id()}"]
     return [one["Id"] for one in engine.api.containers(all=True, filters={"label": marks})]
-
-
-def asking(url: str) -> httpx.AsyncClient:
-    return httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {KEY}"}, timeout=60)
 
 
 async def watching(soak: Soak, watch: Watch, engine: Any, began: float, until: float, progress: Progress) -> None:
@@ -232,7 +228,7 @@ def serving(out: Path) -> None:
 
     toolreason.policies.open_policy = ours  # type: ignore[assignment]
     plan = load("artist")
-    settings = changed(plan.settings(), {"format": "fenced", "stateful": True, "cell_timeout_s": 2.0})
+    settings = changed(plan.settings(), {"format": "fenced", "stateful": True, "cell_timeout_s": 5.0})
     serve(
         [Model("reasoner", plan, settings)],
         "soak",

@@ -28,6 +28,13 @@ HOSTILE = {
 }
 
 
+def asking(url: str) -> httpx.AsyncClient:
+    """A client with its key and two connections at most."""
+    limits = httpx.Limits(max_connections=2, max_keepalive_connections=1)
+    head = {"Authorization": f"Bearer {KEY}"}
+    return httpx.AsyncClient(base_url=url, headers=head, timeout=90, limits=limits, verify=False)  # no certificates are loaded
+
+
 @dataclass
 class Soak:
     url: str
@@ -107,9 +114,10 @@ class Soak:
         responses = draw.random() < 0.3
         body |= {"input": question} if responses else {"messages": [{"role": "user", "content": question}]}
         path = "/v1/responses" if responses else "/v1/chat/completions"
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(draw.choice([0.001, 0.02, 0.1, 0.5])):
-                async with http.stream("POST", path, json=body) as answer:
+        # a client of its own: one that is cancelled while it connects loses a place of its pool for good
+        async with asking(self.url) as own:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(draw.choice([0.001, 0.02, 0.1, 0.5])), own.stream("POST", path, json=body) as answer:
                     async for _ in answer.aiter_bytes():
                         pass
         self.ends["left"] += 1
@@ -200,8 +208,7 @@ KINDS: list[tuple[Kind, int]] = [
 
 async def client(soak: Soak, number: int, until: float) -> None:
     draw = random.Random(number)
-    limits = httpx.Limits(max_connections=2, max_keepalive_connections=1)
-    async with httpx.AsyncClient(base_url=soak.url, headers={"Authorization": f"Bearer {KEY}"}, timeout=90, limits=limits) as http:
+    async with asking(soak.url) as http:
         while time.monotonic() < until:
             kind = draw.choices([one for one, _ in KINDS], [weight for _, weight in KINDS])[0]
             try:
