@@ -52,4 +52,4 @@ class Drawer:
         cumulative = weights.cumsum(0)
         point = self._random.random() * float(cumulative[-1])
         index = int(torch.searchsorted(cumulative, point, right=True))
-        return min(index, int(weights.nonzero()[-1]))
+        return index if index < len(weights) else int(weights.nonzero()[-1])  # rounding put the point on the whole sum

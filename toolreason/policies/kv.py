@@ -86,20 +86,36 @@ def row_of(cache: Columns, row: int, length: int, end: int | None = None) -> Row
 def merge(parts: Sequence[tuple[Columns, int, int]]) -> Columns:
     """A new batch of (cache, row, length) each, right-aligned at the width of the longest."""
     width = max(length for _, _, length in parts)
+    runs = _runs(parts)
     made = []
     for index in range(len(parts[0][0].growing)):
-        sources = [(cache.growing[index], row, length) for cache, row, length in parts]
+        sources = [(cache.growing[index], rows) for cache, rows in runs]
         layer = GrowingLayer()
-        layer.put(_stack(sources, "keys", width), _stack(sources, "values", width))
+        layer.put(_stack(sources, "keys", len(parts), width), _stack(sources, "values", len(parts), width))
         made.append(layer)
     return Columns(made)
 
 
-def _stack(sources: Sequence[tuple[GrowingLayer, int, int]], name: str, width: int) -> Tensor:
+def _runs(parts: Sequence[tuple[Columns, int, int]]) -> list[tuple[Columns, slice]]:
+    """Rows that follow each other in one cache, together: a copy of each run instead of one of each row."""
+    runs: list[tuple[Columns, slice]] = []
+    for cache, row, _ in parts:
+        if runs and runs[-1][0] is cache and runs[-1][1].stop == row:
+            runs[-1] = (cache, slice(runs[-1][1].start, row + 1))
+        else:
+            runs.append((cache, slice(row, row + 1)))
+    return runs
+
+
+def _stack(sources: Sequence[tuple[GrowingLayer, slice]], name: str, count: int, width: int) -> Tensor:
+    """`count` rows, each from the last columns of its layer. What stands there before a row's own columns is masked."""
     first: Tensor = getattr(sources[0][0], name)
-    stacked = first.new_zeros((len(sources), first.shape[1], width, first.shape[3]))
-    for i, (layer, row, length) in enumerate(sources):
-        stacked[i, :, width - length :] = getattr(layer, name)[row, :, layer.length - length : layer.length]
+    stacked = first.new_zeros((count, first.shape[1], width, first.shape[3]))
+    at = 0
+    for layer, rows in sources:
+        columns, end = min(width, layer.length), at + rows.stop - rows.start
+        stacked[at:end, :, width - columns :] = getattr(layer, name)[rows, :, layer.length - columns : layer.length]
+        at = end
     return stacked
 
 
