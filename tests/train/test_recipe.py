@@ -1,4 +1,4 @@
-"""`toolreason train start`: which commands it runs, what it keeps, and how it goes on. The whole of it, for real, is at the end."""
+"""`toolreason train start`: which commands it runs, what it keeps, and how it goes on. `test_recipe_whole` runs it for real."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import pytest
 
 from toolreason.errors import InfrastructureError, InputError, ProblemError, SettingsError, SetupError
 from toolreason.options import parse
+from toolreason.problems import load
 from toolreason.train import recipe_report, recipe_run, recipe_server
 from toolreason.train.recipe import Recipe, RecipeSettings, Rollouts, Stage
 
@@ -133,6 +134,24 @@ def test_fresh_problems_are_kept_back_and_none_is_learnt_from(recipe: Callable[.
     other.write_text(json.dumps({"id": "new", "question": "what is  3 * 7?", "answer": "21"}) + "\n")
     with pytest.raises(ProblemError, match="1 of the fresh questions"):
         recipe_run.split(recipe(fresh=str(other)))
+
+
+def test_attachments_come_along(recipe: Callable[..., Recipe], tmp_path: Path, problems: Path) -> None:
+    for place in ("a", "b"):  # two files of one name
+        (tmp_path / place).mkdir()
+        (tmp_path / place / "table.csv").write_text(f"{place},1\n")
+    rows = [{**row, "attachments": [f"{'ab'[number % 2]}/table.csv"]} for number, row in enumerate(ROWS)]
+    problems.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    one = recipe()
+    one.out.mkdir()
+    recipe_run.prepare(one)
+    for place in ("a", "b"):
+        (tmp_path / place / "table.csv").unlink()
+    back = [*load(one.problems("learn.jsonl")).problems, *load(one.problems("fresh.jsonl")).problems]
+    assert {problem.id: Path(problem.attachments[0]).read_text() for problem in back} == {
+        row["id"]: f"{'ab'[number % 2]},1\n" for number, row in enumerate(ROWS)
+    }
+    assert {Path(problem.attachments[0]).name for problem in back} == {"table.csv"}
 
 
 @pytest.fixture

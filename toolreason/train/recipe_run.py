@@ -1,7 +1,7 @@
 """Run the recipe: one command after the other, each in a process of its own, what it printed kept when it has ended well.
 
 DIR/recipe.json          the settings, and a name for the problems
-DIR/problems/            learn.jsonl and fresh.jsonl
+DIR/problems/            learn.jsonl and fresh.jsonl, and their attachments
 DIR/stages/NAME.json     a finished stage: its command, its seconds, what it printed
 DIR/runs, sets, models   what the stages made
 DIR/logs/serve-NAME.log  what the server of a model said
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from hashlib import sha256
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -82,8 +84,8 @@ def prepare(recipe: Recipe) -> None:
     for name in ("problems", STAGES, LOGS, "runs", "sets", "models"):
         (recipe.out / name).mkdir(exist_ok=True)
     if not file.exists():
-        problems.dump(learn, recipe.problems(LEARN))
-        problems.dump(fresh, recipe.problems(FRESH))
+        for name, found in ((LEARN, learn), (FRESH, fresh)):
+            problems.dump([with_files(problem, recipe.out / "problems") for problem in found], recipe.problems(name))
     replace_file(file, json.dumps(mine, indent=2) + "\n")
 
 
@@ -110,6 +112,17 @@ def split(recipe: Recipe) -> tuple[list[Problem], list[Problem]]:
             "what the model makes of them would prove nothing. Take them out of one of the two"
         )
     return learn, fresh
+
+
+def with_files(problem: Problem, folder: Path) -> Problem:
+    """The problem with its attachments copied below `folder`, under their own names: the stages read them there."""
+    copies = []
+    for file in map(Path, problem.attachments):
+        copy = folder / "attachments" / sha256(file.read_bytes()).hexdigest()[:16] / file.name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
+        copies.append(str(copy))
+    return replace(problem, attachments=tuple(copies))
 
 
 def kept(out: Path, stage: Stage) -> dict[str, Any] | None:
