@@ -29,7 +29,7 @@ hinted = {{samples = 2, temperature = 0.7, set = ["max_tokens=72"]}}
 sampled = {{samples = 2, temperature = 0.6, top_p = 0.95, set = {way}}}
 evaluate = {{set = {way}}}
 curate = {{per_problem = 1}}
-sft = {{epochs = 2, batch_size = 4, accumulate = 1, learning_rate = 1e-4, precision = "bfloat16", held_out = 0}}
+sft = {{epochs = 4, batch_size = 4, accumulate = 1, learning_rate = 1e-4, precision = "bfloat16", held_out = 0}}
 """
 WAY = ["format=fenced", "stateful=true", "offered=false", "max_tokens=72"]
 STAGES = "plain hinted fresh-base curate-start-0 train-start-0 sampled fresh-start-0 curate-start train-start fresh-start"
@@ -72,7 +72,7 @@ def test_the_whole_of_it_killed_in_the_middle_and_gone_on_with(recipe: Path, tmp
     assert all((out / "models" / name / "model" / "model.safetensors").exists() for name in ("start-0", "start"))
     base, start_0, start = report["fresh"]
     assert (base["model"], start_0["model"], start["model"]) == ("base", "start-0", "start")
-    assert base["calls"] < start_0["calls"]  # the habit is learnt
+    assert base["calls"] < start["calls"]  # the habit is learnt
     assert base["right"]["correct"] < start["right"]["correct"]
 
 
