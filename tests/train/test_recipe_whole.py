@@ -72,7 +72,7 @@ def test_the_whole_of_it_killed_in_the_middle_and_gone_on_with(recipe: Path, tmp
     assert all((out / "models" / name / "model" / "model.safetensors").exists() for name in ("start-0", "start"))
     base, start_0, start = report["fresh"]
     assert (base["model"], start_0["model"], start["model"]) == ("base", "start-0", "start")
-    assert base["calls"] < start["calls"]  # the habit is learnt
+    assert base["calls"] < min(start_0["calls"], start["calls"])  # the habit is learnt
     assert base["right"]["correct"] < start["right"]["correct"]
 
 

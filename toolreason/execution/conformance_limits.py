@@ -9,18 +9,18 @@ from toolreason.execution.conformance import LIMITS, Bench, ended, equal, on_ben
 from toolreason.types import Outcome
 
 
-async def strikes(session: Session, code: str, *outcomes: Outcome, timeout_s: float = 20) -> None:
-    """The cell meets the limit, or one of several, says so, and leaves no trace."""
+async def strikes(session: Session, code: str, outcome: Outcome, timeout_s: float = 20) -> None:
+    """The cell meets the limit, says so, and leaves no trace."""
     ended(await session.run("import os\nm = [1]"))
-    result = ended(await session.run(f"m.append(2)\n{code}", timeout_s=timeout_s), *outcomes)
-    equal(result.limit, result.outcome.value)
+    result = ended(await session.run(f"m.append(2)\n{code}", timeout_s=timeout_s), outcome)
+    equal(result.limit, outcome.value)
     true(result.error, "it does not say why")
     await value(session, "m", [1])
 
 
 @on_session("limits")
 async def wall_time(session: Session) -> None:
-    await strikes(session, "import time\ntime.sleep(60)", Outcome.TIMEOUT, timeout_s=0.5)
+    await strikes(session, "import time\ntime.sleep(60)", Outcome.TIMEOUT, 0.5)
 
 
 @on_session("limits")
@@ -52,9 +52,10 @@ async def processes(session: Session) -> None:
 
 @on_session("limits", walls=True)
 async def threads(session: Session) -> None:
-    """Threads that find no memory to begin with die and leave their place, so that the loop may go on until its time is over."""
-    code = "import threading, time\nwhile True: threading.Thread(target=time.sleep, args=(60,), daemon=True).start()"
-    await strikes(session, code, Outcome.PROCESSES, Outcome.TIMEOUT, timeout_s=5)
+    """Stacks of two sizes: with one, a thread can find room for its stack and none to begin with, die, and so on without end."""
+    sizes = "import itertools, threading, time\nfor size in itertools.cycle((8 << 20, 12 << 20)):\n    threading.stack_size(size)"
+    code = f"{sizes}\n    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()"
+    await strikes(session, code, Outcome.PROCESSES)
 
 
 @on_session("limits")
